@@ -1,0 +1,1 @@
+"""Everything outside the process: PostgreSQL, Redis, the environment, the embedded servers."""

@@ -1,0 +1,1 @@
+"""The process that executes commands: lanes that drain partitions in batches."""
