@@ -1,0 +1,126 @@
+"""`python -m loadtest`: load, replays and comparisons. Exit 0: all held, 1: something did not, 2: wrong usage."""
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+from rich.console import Console
+
+from loadtest.client import Unreachable
+from loadtest.compare import ComparePlan, compare
+from loadtest.history import BadHistory
+from loadtest.populate import SetupFailed
+from loadtest.replay import replay
+from loadtest.run import Plan, RunResult, run
+from loadtest.stack import StackFailed, own_stack, target
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Load, replays and comparisons over HTTP, each ending with an audit of the tables.",
+)
+
+Url = Annotated[
+    str | None,
+    typer.Option(envvar="SOUK_URL", help="Where to send; by default the stack on --data-dir, else one of its own."),
+]
+Key = Annotated[str | None, typer.Option(envvar="SOUK_API_KEY", help="An operator's key.")]
+DataDir = Annotated[Path, typer.Option(help="Of the running stack: its address, its servers, its operator key.")]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the results there.")]
+
+
+@app.command("run")
+def run_command(  # noqa: PLR0913, PLR0917 - one option each
+    url: Url = None,
+    key: Key = None,
+    data_dir: DataDir = Path(".souk"),
+    json_file: Json = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same commands.")] = Plan.seed,
+    users: Annotated[int, typer.Option(min=4, max=100_000)] = Plan.users,
+    items: Annotated[int, typer.Option(min=1, max=500_000)] = Plan.items,
+    commands: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="End after so long; 10 if neither is given.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=4_096, help="Closed loop: bodies under way.")] = 64,
+    rate: Annotated[float | None, typer.Option(min=0.1, help="Open loop: commands a second, come what may.")] = None,
+    batch: Annotated[int, typer.Option(min=1, max=1_000, help="Commands in a body.")] = Plan.batch,
+    skew: Annotated[float, typer.Option(min=0.0, max=3.0, help="How hot the hottest items are (zipf).")] = Plan.skew,
+) -> None:
+    """Trade on a seeded marketplace, and account for every command."""
+    if commands is None and seconds is None:
+        seconds = 10.0
+    plan = Plan(seed, users, items, commands, seconds, concurrency, rate, batch, skew)
+
+    async def on_target(console: Console) -> RunResult:
+        async with target(url, key, data_dir) as found:
+            return await run(found, plan, console)
+
+    _finish(on_target, json_file)
+
+
+@app.command("replay")
+def replay_command(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="sold_at,nft_id,price_nano,seller,buyer")],
+    url: Url = None,
+    key: Key = None,
+    data_dir: DataDir = Path(".souk"),
+    json_file: Json = None,
+    batch: Annotated[int, typer.Option(min=1, max=1_000, help="Commands in a body.")] = 500,
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Bodies under way.")] = 2,
+) -> None:
+    """Replay a sales history in order per item, then compare the tables with the file."""
+
+    async def on_target(console: Console) -> RunResult:
+        async with target(url, key, data_dir) as found:
+            if "SOUK_DATABASE_URL" not in found.environment:
+                raise typer.BadParameter(
+                    "a replay reads the tables: give SOUK_DATABASE_URL, or --data-dir of the stack"
+                )
+            return await replay(found, file, console, batch=batch, concurrency=concurrency)
+
+    _finish(on_target, json_file)
+
+
+@app.command("compare")
+def compare_command(
+    json_file: Json = None,
+    rounds: Annotated[int, typer.Option(min=1, max=20, help="Each of all three, interleaved.")] = ComparePlan.rounds,
+    seconds: Annotated[float, typer.Option(min=1, max=60, help="Of each in each round.")] = ComparePlan.seconds,
+    users: Annotated[int, typer.Option(min=64, max=20_000)] = ComparePlan.users,
+    items: Annotated[int, typer.Option(min=1_600, max=200_000)] = ComparePlan.items,
+    concurrency: Annotated[int, typer.Option(min=1, max=1_024, help="Of single commands.")] = ComparePlan.concurrency,
+    workers: Annotated[int, typer.Option(min=1, max=8, help="Worker processes of the stack.")] = ComparePlan.workers,
+) -> None:
+    """The same trade as plain SQL by pgbench, by single commands and by batches, on servers of its own."""
+    plan = ComparePlan(rounds, seconds, users, items, concurrency, workers)
+
+    async def on_own_stack(console: Console) -> RunResult:
+        async with own_stack(workers) as stack:
+            return await compare(stack, plan, console)
+
+    _finish(on_own_stack, json_file)
+
+
+def _finish(work: Callable[[Console], Awaitable[RunResult]], json_file: Path | None) -> None:
+    console = Console()
+
+    async def finish() -> RunResult:
+        return await work(console)
+
+    try:
+        result = uvloop.run(finish())
+        if json_file is not None:
+            json_file.write_text(json.dumps(result.figures, indent=2) + "\n")
+    except BadHistory as error:
+        raise typer.BadParameter(str(error)) from None
+    except (StackFailed, SetupFailed, Unreachable, OSError) as error:
+        console.print(str(error), style="bold red", markup=False)
+        raise typer.Exit(1) from None
+    if not result.good:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m loadtest")

@@ -1,0 +1,77 @@
+"""`loadtest run`: a seeded stream of trades, closed or open loop, single or batched, all accounted for."""
+
+import time
+from dataclasses import asdict, dataclass
+from time import monotonic
+from typing import Any
+
+from rich.console import Console
+
+from loadtest.client import Client
+from loadtest.measure import Tally
+from loadtest.pace import closed_loop, first, open_loop
+from loadtest.populate import populate
+from loadtest.report import print_tally, print_verdict, watching
+from loadtest.stack import Target, audit
+from loadtest.submit import Submitter
+from loadtest.workload import Marketplace
+
+ACCEPTANCE_SAMPLE = 20
+"""Of so many bodies, one is sent without waiting for results: it measures the time to acceptance."""
+CONNECTIONS_OPEN_LOOP = 512
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Ends after `commands` or `seconds`, whichever comes first. With `rate` (commands a second) the loop is open."""
+
+    seed: int = 1
+    users: int = 200
+    items: int = 2_000
+    commands: int | None = None
+    seconds: float | None = None
+    concurrency: int = 64
+    rate: float | None = None
+    batch: int = 1
+    skew: float = 0.8
+
+
+@dataclass(frozen=True)
+class RunResult:
+    good: bool
+    figures: dict[str, Any]
+
+
+def unused_base() -> int:
+    """First ids that no earlier run on the same installation has used: from the clock, below 2^53."""
+    return (int(time.time()) - 1_600_000_000) * 1_000_000
+
+
+async def run(target: Target, plan: Plan, console: Console, title: str = "load") -> RunResult:
+    """Sets up a marketplace of its own, trades on it, prints and returns what came of it.
+
+    Good is: every submission has its final outcome, none failed, the order of each item kept the model's promises, and
+    the audit did not find anything broken.
+    """
+    base = unused_base()
+    market = Marketplace(
+        seed=plan.seed, users=plan.users, items=plan.items, skew=plan.skew, base=base, run=f"run-{base}-{plan.seed}"
+    )
+    connections = plan.concurrency if plan.rate is None else CONNECTIONS_OPEN_LOOP
+    async with Client(target.url, target.key, connections) as client:
+        console.print(f"setting up {plan.users:,} users and {plan.items:,} items at {target.url}", highlight=False)
+        await populate(client, market)
+        tally = Tally()
+        submit = Submitter(client, tally, batched=plan.batch > 1, sample=ACCEPTANCE_SAMPLE)
+        until = monotonic() + plan.seconds if plan.seconds is not None else float("inf")
+        stream = first(market.trades(), plan.commands)
+        async with watching(console, title, tally, total=plan.commands, seconds=plan.seconds):
+            if plan.rate is None:
+                await closed_loop(stream, submit, concurrency=plan.concurrency, batch=plan.batch, until=until)
+            else:
+                await open_loop(stream, submit, rate=plan.rate, batch=plan.batch, until=until)
+    print_tally(console, title, tally)
+    verdict = await audit(target.environment)
+    print_verdict(console, verdict)
+    figures = {"plan": asdict(plan), "url": target.url, **tally.as_json(), "audit": asdict(verdict)}
+    return RunResult(tally.sound() and not tally.unforeseen and verdict.held is not False, figures)
