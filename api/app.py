@@ -1,0 +1,81 @@
+"""The API process: routes, and what lives as long as it does. It accepts, tells and reads; it decides nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from api.auth import Keyring
+from api.outcomes import Outcomes
+from api.problems import EXPECTED, answer_http_error, answer_problem, json_response
+from api.results import Results
+from api.submit import Submit
+from api.views import Views
+from storage.database import engine as make_engine
+from storage.journal import Journal
+from storage.notices import Listener
+from storage.queue import OUTCOMES_CHANNEL, Queue, connect_redis
+from storage.settings import Settings
+
+
+def make_app(settings: Settings) -> Starlette:
+    """The application. Connects when first asked something; its background work starts with it and ends with it."""
+    engine = make_engine(settings)
+    redis = connect_redis(settings)
+    journal = Journal(settings)
+    keyring = Keyring(engine)
+    outcomes = Outcomes(journal)
+    listener = Listener(redis, outcomes.heard)
+    outcomes.notices_work = lambda: listener.connected
+    submit = Submit(settings, journal, Queue(redis), outcomes, keyring)
+    results = Results(settings, engine, journal, submit, keyring)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await listener.listen_to([OUTCOMES_CHANNEL])
+        services = [asyncio.create_task(listener.run()), asyncio.create_task(outcomes.run())]
+        yield
+        for service in services:
+            service.cancel()
+        await submit.close()
+        await journal.close()
+        await redis.aclose()
+        await engine.dispose()
+
+    async def alive(_: Request) -> Response:
+        """GET /healthz."""
+        return PlainTextResponse("alive\n")
+
+    async def ready(_: Request) -> Response:
+        """GET /readyz: whether commands can be accepted, and which part is away. Redis is not needed for that."""
+        try:
+            async with engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+            postgresql = "ok"
+        except (SQLAlchemyError, OSError, TimeoutError):
+            postgresql = "unavailable"
+        parts = {"postgresql": postgresql, "redis": "ok" if listener.connected else "unavailable"}
+        serves = postgresql == "ok"
+        return json_response({"ready": serves, "parts": parts}, 200 if serves else 503)
+
+    return Starlette(
+        routes=[
+            Route("/healthz", alive),
+            Route("/readyz", ready),
+            Route("/v1/commands", submit.one, methods=["POST"]),
+            Route("/v1/commands", results.many),
+            Route("/v1/commands/batch", submit.many, methods=["POST"]),
+            Route("/v1/commands/{id}", results.one),
+            *Views(engine, keyring).routes,
+        ],
+        exception_handlers={HTTPException: answer_http_error, Exception: answer_problem}
+        | dict.fromkeys(EXPECTED, answer_problem),
+        lifespan=lifespan,
+    )

@@ -1,0 +1,107 @@
+"""Receipts: of one command, waited for if wanted, and the list of one's own."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, String, Text, cast, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.auth import Keyring, may_see
+from api.pages import Page, one_of, one_of_integers, read_page
+from api.problems import json_response, not_found
+from api.submit import Submit
+from commands.command import KINDS, SYSTEM, Invalid, Sender
+from commands.outcome import Status
+from storage.journal import Journal, Receipt
+from storage.keys import Credential, Role
+from storage.settings import Settings
+from storage.tables import commands
+
+_FIELDS = [name for name in Receipt._fields if name != "replayed"]
+_RECEIPTS = select(
+    *(
+        cast(commands.c[name], Text).label(name) if name in ("result", "rejection") else commands.c[name]
+        for name in _FIELDS
+    )
+)
+
+
+class Results:
+    """The routes that tell what came of commands."""
+
+    def __init__(
+        self, settings: Settings, engine: AsyncEngine, journal: Journal, submit: Submit, keyring: Keyring
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._journal = journal
+        self._submit = submit
+        self._keyring = keyring
+
+    async def one(self, request: Request) -> Response:
+        """GET /v1/commands/{id}?wait=S."""
+        credential = await self._keyring.authenticate(request)
+        try:
+            command_id = UUID(request.path_params["id"])
+        except ValueError:
+            raise not_found() from None
+        seconds = self._wait_seconds(request)
+        receipt = await self._journal.read(command_id)
+        if receipt is None or not may_see(credential, receipt):
+            raise not_found()
+        if seconds and not receipt.is_final:
+            receipt = await self._submit.wait(receipt, seconds)
+        return json_response(receipt.as_json())
+
+    async def many(self, request: Request) -> Response:
+        """GET /v1/commands: one's own, newest first."""
+        credential = await self._keyring.authenticate(request)
+        page = Page(
+            select=_visible(credential),
+            id_column=commands.c.id,
+            sorts={"id": commands.c.id},
+            default="-id",
+            shape=lambda row: Receipt(
+                **{name: row[name] for name in _FIELDS} | {"status": Status(row["status"])}
+            ).as_json(),
+            filters={
+                "status": _one_of_statuses,
+                "kind": one_of(commands.c.kind),
+                "asset": one_of(commands.c.asset),
+                "actor": one_of_integers(commands.c.actor, "actor"),
+            },
+        )
+        async with self._engine.connect() as connection:
+            return json_response(await read_page(connection, page, request.query_params))
+
+    def _wait_seconds(self, request: Request) -> float:
+        text = request.query_params.get("wait", "0")
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds <= self._settings.wait_max_seconds:
+            raise Invalid(("wait", f"must be a number of seconds between 0 and {self._settings.wait_max_seconds:g}"))
+        return seconds
+
+
+def _visible(credential: Credential) -> Select[Any]:
+    """The same rule as `may_see`, for a list."""
+    match credential.role:
+        case Role.OPERATOR:
+            return _RECEIPTS
+        case Role.USER:
+            return _RECEIPTS.where(commands.c.actor == credential.user_id)
+        case Role.SERVICE:
+            return _RECEIPTS.where(commands.c.actor.is_not(None))
+        case Role.FEED:
+            system = [kind for kind, command in KINDS.items() if Sender.SYSTEM in command.sent_by & SYSTEM]
+            return _RECEIPTS.where(commands.c.actor.is_(None), commands.c.kind.in_(system))
+
+
+def _one_of_statuses(values: list[str]) -> Any:
+    if any(value not in set(Status) for value in values):
+        raise Invalid(("status", f"must be one of {', '.join(Status)}"))
+    return cast(commands.c.status, String).in_(values)

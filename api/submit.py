@@ -1,0 +1,227 @@
+"""Submission: from a request's bytes to a durable receipt.
+
+A 202 is sent only after the command's row is committed. The hint to the workers follows by itself: if Redis does not
+answer, the command is accepted all the same, and the sweeper finds it.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import from_json, to_json
+from redis.exceptions import RedisError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.auth import Keyring, actor_for
+from api.outcomes import Outcomes
+from api.problems import Problem, json_response, problem_of
+from commands.command import KINDS, PRINTABLE, USER, Invalid, UserId, decode
+from storage.gather import Gather
+from storage.journal import Journal, Receipt, Submission, fingerprint_of, new_id, partition_of
+from storage.keys import Credential, Role
+from storage.queue import Queue
+from storage.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_RETRY_AFTER = "1"
+_HINTS_MAX = 1_000
+_SECONDS = re.compile(r"[0-9]{1,6}")
+
+
+def _text(value: object) -> object:
+    if not isinstance(value, str):
+        message = "must be an RFC 3339 time"
+        raise ValueError(message)  # noqa: TRY004 - pydantic's protocol
+    return value
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_text)]
+Key = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=PRINTABLE)]
+
+
+class CommandBody(BaseModel):
+    """A command on the wire."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Annotated[str, Field(strict=True, max_length=64)]
+    payload: dict[str, Any]
+    actor: Annotated[UserId, Field(strict=True)] | None = None
+    idempotency_key: Key | None = None
+    run_at: Time | None = None
+    not_after: Time | None = None
+
+
+class Submit:
+    """The two routes that accept commands."""
+
+    def __init__(
+        self, settings: Settings, journal: Journal, queue: Queue, outcomes: Outcomes, keyring: Keyring
+    ) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._queue = queue
+        self._outcomes = outcomes
+        self._keyring = keyring
+        self._hints: Gather[tuple[int, UUID], None] = Gather(self._enqueue, _HINTS_MAX)
+
+    async def close(self) -> None:
+        await self._hints.close()
+
+    async def one(self, request: Request) -> Response:
+        """POST /v1/commands."""
+        credential = await self._keyring.authenticate(request)
+        submission = self._read(credential, await self._json(request), request.headers.get("idempotency-key"))
+        seconds = wait_seconds(request.headers, self._settings)
+        with self._outcomes.expect(submission.id) as expectation:
+            receipt = await self._accept(submission)
+            if seconds and not receipt.is_final and not receipt.replayed:
+                receipt = await expectation.final(seconds) or receipt
+        if seconds and not receipt.is_final and receipt.replayed:
+            receipt = await self.wait(receipt, seconds)
+        headers = {"Location": f"/v1/commands/{receipt.id}"}
+        if receipt.replayed:
+            headers["Idempotency-Replayed"] = "true"
+        return _answer(receipt.as_json(), final=receipt.is_final, seconds=seconds, headers=headers)
+
+    async def many(self, request: Request) -> Response:
+        """POST /v1/commands/batch: each item a receipt or a problem; one bad item harms no other."""
+        credential = await self._keyring.authenticate(request)
+        body = await self._json(request)
+        items = body.get("commands") if isinstance(body, dict) and body.keys() == {"commands"} else None
+        if not isinstance(items, list) or not items:
+            raise Invalid(("commands", "must be a list of commands, and the only field"))
+        if len(items) > self._settings.submission_batch_max:
+            raise Problem(413, "too_large", f"At most {self._settings.submission_batch_max} commands in a batch.")
+        seconds = wait_seconds(request.headers, self._settings)
+        read = [self._try_read(credential, item) for item in items]
+        with ExitStack() as expectations:
+            expected = {
+                item.id: expectations.enter_context(self._outcomes.expect(item.id))
+                for item in read
+                if seconds and isinstance(item, Submission)
+            }
+            accepts = [self._accept(item) for item in read if isinstance(item, Submission)]
+            accepted = iter(await asyncio.gather(*accepts, return_exceptions=True))
+            answers = [next(accepted) if isinstance(item, Submission) else item for item in read]
+            if seconds:
+                await self._await_all(answers, expected, seconds)
+        shown = [answer.as_json() if isinstance(answer, Receipt) else _shown(answer) for answer in answers]
+        final = all(not isinstance(answer, Receipt) or answer.is_final for answer in answers)
+        return _answer({"receipts": shown}, final=final, seconds=seconds, headers={})
+
+    async def wait(self, receipt: Receipt, seconds: float) -> Receipt:
+        """The final receipt if there is one within the time, else the receipt as it is."""
+        with self._outcomes.expect(receipt.id) as expectation:
+            now = await self._journal.read(receipt.id) or receipt
+            if not now.is_final:
+                now = await expectation.final(seconds) or now
+        return now._replace(replayed=receipt.replayed)
+
+    async def _await_all(self, answers: list[Any], expected: Mapping[UUID, Any], seconds: float) -> None:
+        """Replace the receipts by final ones, as far as they come within the time."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        for index, answer in enumerate(answers):
+            if isinstance(answer, Receipt) and not answer.is_final:
+                left = max(0.0, deadline - loop.time())
+                if answer.id in expected:
+                    answers[index] = await expected[answer.id].final(left) or answer
+                else:
+                    answers[index] = await self.wait(answer, left)
+
+    async def _json(self, request: Request) -> Any:
+        """The request's body. Raises Problem 413, 415, 400."""
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json":
+            raise Problem(415, "unsupported_media_type", "Send application/json.")
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self._settings.body_max_bytes:
+                raise Problem(413, "too_large", f"At most {self._settings.body_max_bytes} bytes.")
+        try:
+            return from_json(body, allow_inf_nan=False)
+        except ValueError as error:
+            raise Problem(400, "malformed", f"The body is not JSON: {error}") from None
+
+    def _try_read(self, credential: Credential, item: Any) -> Submission | Exception:
+        try:
+            return self._read(credential, item)
+        except (Invalid, Problem) as error:
+            return error
+
+    def _read(self, credential: Credential, item: Any, header_key: str | None = None) -> Submission:
+        """The submission in a JSON value. Raises Invalid, and Problem 403."""
+        if header_key is not None and isinstance(item, dict):
+            if item.get("idempotency_key", header_key) != header_key:
+                raise Invalid(("idempotency_key", "differs from the header Idempotency-Key"))
+            item = {**item, "idempotency_key": header_key}
+        try:
+            body = CommandBody.model_validate(item)
+        except ValidationError as error:
+            raise Invalid.from_pydantic(error, "") from None
+        kind = KINDS.get(body.kind)
+        if kind is None:
+            raise Invalid(("kind", "unknown kind"))
+        actor = actor_for(credential, kind, body.actor)
+        if actor is None and kind.sent_by == USER:
+            raise Invalid(("actor", "name the user in whose name the command is sent"))
+        command = decode(body.kind, to_json(body.payload))
+        command.check(self._settings)
+        if credential.role is Role.USER and getattr(command, "user_id", actor) != actor:
+            raise Problem(403, "forbidden", "The key is bound to another user.")
+        command_id, payload = new_id(), command.model_dump_json()
+        asset = command.asset(command_id, actor)
+        return Submission(
+            id=command_id,
+            kind=body.kind,
+            asset=asset,
+            partition=partition_of(asset, self._settings.partitions),
+            actor=actor,
+            payload=payload,
+            idempotency_key=body.idempotency_key,
+            fingerprint=fingerprint_of(body.kind, payload),
+            run_at=body.run_at,
+            not_after=body.not_after,
+        )
+
+    async def _accept(self, submission: Submission) -> Receipt:
+        receipt = await self._journal.accept(submission)
+        if not receipt.replayed and receipt.accepted_at is not None:
+            self._hints.put((receipt.partition, receipt.id))
+        return receipt
+
+    async def _enqueue(self, commands: list[tuple[int, UUID]]) -> list[None]:
+        try:
+            await self._queue.enqueue(commands)
+        except (RedisError, OSError) as error:
+            logger.warning("%d hints are lost: %s", len(commands), error)
+        return [None] * len(commands)
+
+
+def wait_seconds(headers: Mapping[str, str], settings: Settings) -> float:
+    """How long `Prefer: wait=S` asks to wait, bounded; 0 when it does not (RFC 7240)."""
+    for preference in headers.get("prefer", "").split(","):
+        name, _, value = preference.partition("=")
+        if name.strip().lower() == "wait" and _SECONDS.fullmatch(value.strip()):
+            return min(float(value), settings.wait_max_seconds)
+    return 0.0
+
+
+def _answer(content: Any, *, final: bool, seconds: float, headers: dict[str, str]) -> Response:
+    """200 with what was waited for, else 202."""
+    if seconds and final:
+        return json_response(content, 200, headers | {"Preference-Applied": f"wait={seconds:g}"})
+    return json_response(content, 202, headers | {"Retry-After": _RETRY_AFTER})
+
+
+def _shown(error: BaseException) -> dict[str, Any]:
+    return problem_of(error if isinstance(error, Exception) else Exception(error)).as_json()

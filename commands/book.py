@@ -1,0 +1,320 @@
+"""The book: the documents and accounts of one batch, in memory, and everything its commands do to them.
+
+Documents are immutable named tuples; a change is a new version put in the place of the old one, so undoing a refused
+command is putting the old versions back. What only ever grows (postings, deals, events) is a list that is cut back.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from datetime import datetime
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar, cast
+from uuid import UUID
+
+from commands.outcome import Code, Rejection
+from commands.terms import Terms, fee_nano
+
+Row = tuple[Any, ...]
+"""A document or a record: a NamedTuple declared with @document or @record."""
+D = TypeVar("D", bound=Row)
+
+
+class Stored(NamedTuple):
+    """How a type of rows is kept: its fields are columns of `table`, `key_of` gives the key of a row.
+
+    `locked` says whether loading a document locks its row: false for what many read and only commands of one partition
+    change. `indexes` are the other columns that documents are found by.
+    """
+
+    table: str
+    fields: tuple[str, ...]
+    key: tuple[str, ...]
+    key_of: Callable[[Row], Hashable]
+    locked: bool
+    indexes: tuple[str, ...]
+
+
+STORED: dict[type[Row], Stored] = {}
+"""Every type of rows; filled by declaring them."""
+
+
+def document(
+    table: str, *, key: tuple[str, ...] = ("id",), locked: bool = True, indexes: tuple[str, ...] = ()
+) -> Callable[[type[D]], type[D]]:
+    """Declares a NamedTuple as a stored thing with a state."""
+
+    def declare(kind: type[D]) -> type[D]:
+        fields: tuple[str, ...] = cast("Any", kind)._fields
+        key_of = itemgetter(*(fields.index(column) for column in key))
+        STORED[kind] = Stored(table, fields, key, key_of, locked, indexes)
+        return kind
+
+    return declare
+
+
+def record(table: str) -> Callable[[type[D]], type[D]]:
+    """Declares a NamedTuple as a stored thing that never changes and is never read by a rule."""
+
+    def declare(kind: type[D]) -> type[D]:
+        STORED[kind] = Stored(table, cast("Any", kind)._fields, (), hash, locked=False, indexes=())
+        return kind
+
+    return declare
+
+
+class Need(NamedTuple):
+    """Documents that a command wants loaded: all whose `column` (or key, when None) has the value."""
+
+    document: type[Row]
+    value: Hashable
+    column: str | None = None
+
+
+class NotLoaded(Exception):
+    """An earlier command of the batch led this one to a document that nobody had announced."""
+
+
+@document("accounts")
+class Account(NamedTuple):
+    """A user's money, or one of the platform's five accounts (ids below 0), which are posted to and never loaded."""
+
+    id: int
+    available_nano: int
+    held_nano: int
+
+
+FEES = -1
+DEPOSITS = -2
+WITHDRAWALS = -3
+EXPENSE = -4
+UNCLAIMED = -5
+
+
+class Side(NamedTuple):
+    """One side of an account; only users have a held side."""
+
+    account: int
+    name: str = "available"
+
+
+def available(user_id: int) -> Side:
+    return Side(user_id, "available")
+
+
+def held(user_id: int) -> Side:
+    return Side(user_id, "held")
+
+
+@record("postings")
+class Posting(NamedTuple):
+    """An amount from one account's side to another's. Balances are those of the two sides after it; null for the
+    platform's accounts."""
+
+    command_id: UUID
+    debit_account: int
+    debit_side: str
+    credit_account: int
+    credit_side: str
+    amount_nano: int
+    debit_balance_nano: int | None
+    credit_balance_nano: int | None
+    document_kind: str | None
+    document_id: str | None
+    at: datetime
+
+
+@record("events")
+class Event(NamedTuple):
+    """A fact in the past tense, stored with the effects it tells of."""
+
+    command_id: UUID
+    name: str
+    topics: tuple[str, ...]
+    fields: dict[str, Any]
+    at: datetime
+
+
+class Book:
+    """State of one batch. `now` is the database's time of the batch; `command_id` that of the command being decided."""
+
+    def __init__(self, terms: Terms, now: datetime) -> None:
+        self.terms = terms
+        self.now = now
+        self.command_id = UUID(int=0)
+        self.records: list[Row] = []
+        self._loaded: dict[tuple[type[Row], Hashable], Row | None] = {}
+        self._current: dict[tuple[type[Row], Hashable], Row | None] = {}
+        self._found: dict[Need, set[Hashable]] = {}
+        self._undo: list[tuple[tuple[type[Row], Hashable], Row | None]] = []
+
+    # -- loading: what the unit of work asks and tells
+
+    def lacks(self, need: Need) -> bool:
+        if need.column is None:
+            return (need.document, need.value) not in self._current
+        return need not in self._found
+
+    def load(self, document: type[Row], keys: Iterable[Hashable], rows: Iterable[Row]) -> None:
+        """Take rows read by key; keys without a row are known to have none."""
+        for key in keys:
+            self._loaded.setdefault((document, key), None)
+            self._current.setdefault((document, key), None)
+        for row in rows:
+            self._take(document, row)
+
+    def load_found(self, document: type[Row], column: str, values: Iterable[Hashable], rows: Iterable[Row]) -> None:
+        """Take rows read by an indexed column; values without a row are known to have none."""
+        for value in values:
+            self._found.setdefault(Need(document, value, column), set())
+        position = STORED[document].fields.index(column)
+        for row in rows:
+            value = row[position]
+            self._found[Need(document, value, column)].add(self._take(document, row))
+
+    def _take(self, document: type[Row], row: Row) -> Hashable:
+        key = STORED[type(row)].key_of(row)
+        if self._current.get((document, key)) is None:
+            self._loaded[document, key] = self._current[document, key] = row
+        return key
+
+    # -- reading and changing: what the rules use
+
+    def peek(self, document: type[D], key: Hashable) -> D | None:
+        """The document if it exists and is loaded already; for `touches`."""
+        return cast("D | None", self._current.get((document, key)))
+
+    def get(self, document: type[D], key: Hashable) -> D | None:
+        """The document, or None when there is none. Raises NotLoaded."""
+        try:
+            return cast("D | None", self._current[document, key])
+        except KeyError:
+            raise NotLoaded(STORED[document].table, key) from None
+
+    def find(self, document: type[D], column: str, value: Hashable) -> list[D]:
+        """All documents whose indexed column has the value, in the order of their keys. Raises NotLoaded."""
+        try:
+            keys = self._found[Need(document, value, column)]
+        except KeyError:
+            raise NotLoaded(STORED[document].table, column, value) from None
+        found = (self._current[document, key] for key in sorted(keys, key=str))
+        position = STORED[document].fields.index(column)
+        return [cast("D", row) for row in found if row is not None and row[position] == value]
+
+    def put(self, row: Row) -> None:
+        """Store a new document, or a new version of one."""
+        document = type(row)
+        key = STORED[document].key_of(row)
+        place = (document, key)
+        self._undo.append((place, self.get(document, key)))
+        self._current[place] = row
+        for column in STORED[document].indexes:
+            value = row[STORED[document].fields.index(column)]
+            keys = self._found.get(Need(document, value, column))
+            if keys is not None:
+                keys.add(key)
+
+    def add(self, row: Row) -> None:
+        """Store a record of what only ever grows."""
+        self.records.append(row)
+
+    def emit(self, name: str, *topics: str, **fields: Any) -> None:
+        """Store an event; fields are JSON values."""
+        self.records.append(Event(self.command_id, name, topics, fields, self.now))
+
+    # -- money
+
+    def account(self, user_id: int) -> Account:
+        account = self.get(Account, user_id)
+        if account is None:
+            message = f"user {user_id} has no ledger account"
+            raise LookupError(message)
+        return account
+
+    def require_available(self, user_id: int, required_nano: int) -> None:
+        """The guard that every payment passes last."""
+        available_nano = self.account(user_id).available_nano
+        if available_nano < required_nano:
+            raise Rejection(Code.INSUFFICIENT_BALANCE, required_nano=required_nano, available_nano=available_nano)
+
+    def post(
+        self, debit: Side, credit: Side, amount_nano: int, document_kind: str | None = None, document_id: Any = None
+    ) -> None:
+        """`debit → credit amount`. Postings of zero are not written."""
+        if amount_nano == 0:
+            return
+        if amount_nano < 0 or debit == credit:
+            message = f"not a posting: {debit} → {credit} {amount_nano}"
+            raise ValueError(message)
+        self.records.append(
+            Posting(
+                self.command_id,
+                debit.account,
+                debit.name,
+                credit.account,
+                credit.name,
+                amount_nano,
+                self._move(debit, -amount_nano),
+                self._move(credit, amount_nano),
+                document_kind,
+                None if document_id is None else str(document_id),
+                self.now,
+            )
+        )
+
+    def _move(self, side: Side, change_nano: int) -> int | None:
+        """Change one side of a user's account and return its new balance. The platform's balances are not in the
+        book: the unit of work adds up the postings."""
+        if side.account < 0:
+            return None
+        account = self.account(side.account)
+        if side.name == "held":
+            account = account._replace(held_nano=account.held_nano + change_nano)
+            balance = account.held_nano
+        else:
+            account = account._replace(available_nano=account.available_nano + change_nano)
+            balance = account.available_nano
+        if balance < 0:
+            message = f"{side} would fall to {balance}"
+            raise ValueError(message)
+        self.put(account)
+        return balance
+
+    def settle(
+        self, payer: Side, seller_id: int, price_nano: int, fee_bp: int, document_kind: str, document_id: Any
+    ) -> int:
+        """The price less the fee to the seller, the fee to the platform. Returns the fee."""
+        fee = fee_nano(price_nano, fee_bp)
+        self.post(payer, available(seller_id), price_nano - fee, document_kind, document_id)
+        self.post(payer, Side(FEES), fee, document_kind, document_id)
+        return fee
+
+    # -- one command among others
+
+    def mark(self) -> tuple[int, int]:
+        """Where a command began, for `undo` and `balance_changes`."""
+        return len(self._undo), len(self.records)
+
+    def undo(self, mark: tuple[int, int]) -> None:
+        """Put everything back as it was at the mark."""
+        changes, records = mark
+        while len(self._undo) > changes:
+            place, row = self._undo.pop()
+            self._current[place] = row
+        del self.records[records:]
+
+    def balance_changes(self, mark: tuple[int, int]) -> Iterator[tuple[Account, Account]]:
+        """(before, after) of each account changed since the mark; an account that is new has nothing before."""
+        before: dict[Hashable, Account] = {}
+        for (document, key), row in self._undo[mark[0] :]:
+            if document is Account and key not in before:
+                before[key] = cast("Account | None", row) or Account(cast("int", key), 0, 0)
+        for key, old in before.items():
+            new = cast("Account", self._current[Account, key])
+            if new != old:
+                yield old, new
+
+    def changes(self) -> Iterator[tuple[type[Row], Row | None, Row]]:
+        """(type, version loaded or None when new, version now) of every document that differs from what was loaded."""
+        for place in dict.fromkeys(place for place, _ in self._undo):
+            before, now = self._loaded[place], self._current[place]
+            if now is not None and now != before:
+                yield place[0], before, now

@@ -1,0 +1,62 @@
+"""One command against the book: the actor's guards, the rule, and its outcome. The only caller of `execute`."""
+
+import traceback
+from collections.abc import Iterator
+
+from commands.book import Book, Need, NotLoaded
+from commands.command import USER, Envelope
+from commands.outcome import Code, Outcome, Rejection, Status
+from commands.users import User
+
+
+def touches(book: Book, envelope: Envelope) -> Iterator[Need]:
+    """The documents that deciding the command needs, as far as those in the book tell."""
+    if envelope.actor is not None:
+        yield Need(User, envelope.actor)
+    yield from envelope.command.touches(book, envelope)
+
+
+def decide(book: Book, envelope: Envelope) -> Outcome:
+    """Execute one command: its changes stay in the book when it succeeds, else the book is as before.
+
+    Raises NotLoaded, the book unchanged, when an earlier command of the batch led it to a document not announced.
+    """
+    if envelope.not_after is not None and book.now > envelope.not_after:
+        return Outcome(Status.EXPIRED)
+    mark = book.mark()
+    book.command_id = envelope.id
+    try:
+        _admit_actor(book, envelope)
+        result = envelope.command.execute(book, envelope)
+        for before, after in book.balance_changes(mark):
+            book.emit(
+                "balance.changed",
+                f"user:{after.id}",
+                available_nano=after.available_nano,
+                held_nano=after.held_nano,
+                change_available_nano=after.available_nano - before.available_nano,
+                change_held_nano=after.held_nano - before.held_nano,
+                kind=envelope.command.kind,
+            )
+    except Rejection as rejection:
+        book.undo(mark)
+        return Outcome(Status.REJECTED, rejection=rejection.as_json())
+    except NotLoaded:
+        book.undo(mark)
+        raise
+    except Exception:  # noqa: BLE001 - our bug: this command alone is set aside, its neighbours commit
+        book.undo(mark)
+        return Outcome(Status.FAILED, error=traceback.format_exc())
+    return Outcome(Status.SUCCEEDED, result=result)
+
+
+def _admit_actor(book: Book, envelope: Envelope) -> None:
+    """The two guards that precede every command sent as a user."""
+    command = envelope.command
+    if command.sent_by != USER:
+        return
+    actor = None if envelope.actor is None else book.get(User, envelope.actor)
+    if actor is None:
+        raise Rejection(Code.USER_NOT_FOUND, user_id=envelope.actor)
+    if actor.blocked and not command.releases_only:
+        raise Rejection(Code.USER_BLOCKED)

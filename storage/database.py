@@ -1,0 +1,82 @@
+"""Connections to PostgreSQL: raw asyncpg for the two hot paths (accepting and executing), SQLAlchemy for reads and
+operators; and which of its errors are weather."""
+
+from typing import TYPE_CHECKING
+
+import asyncpg
+from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from storage.settings import Settings
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
+
+CONNECT_SECONDS = 5.0
+
+# Joins of short arrays with hot, bloated tables flip to whole-table plans at a factor of seven; these statements are
+# written for index look-ups, planned once.
+_PINNED_PLANS = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_material": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+
+
+async def connect(settings: Settings, name: str, *, timeout_seconds: float, pinned_plans: bool = False) -> Connection:
+    """A connection of its own, at most one statement at a time, each bounded by the timeout on both sides."""
+    server_settings = {
+        "application_name": f"souk {name}",
+        "jit": "off",
+        "statement_timeout": f"{int(timeout_seconds * 1000)}",
+        "idle_in_transaction_session_timeout": f"{int(timeout_seconds * 1000)}",
+    }
+    return await asyncpg.connect(
+        settings.database_url.get_secret_value(),
+        timeout=CONNECT_SECONDS,
+        command_timeout=timeout_seconds + 1,
+        server_settings=server_settings | (_PINNED_PLANS if pinned_plans else {}),
+    )
+
+
+def engine(settings: Settings, *, pool_size: int = 4) -> AsyncEngine:
+    """The pool for reads and for operators' commands; connects when first used."""
+    url = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql+asyncpg")
+    return create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        pool_timeout=CONNECT_SECONDS,
+        connect_args={"timeout": CONNECT_SECONDS, "command_timeout": 60, "server_settings": {"jit": "off"}},
+    )
+
+
+class Unavailable(Exception):
+    """PostgreSQL cannot be used right now; nothing was decided."""
+
+
+_WEATHER_CLASSES = ("08", "25", "40", "53", "55", "57", "58")
+"""SQLSTATE classes: connection, read-only or broken transaction, rollback (serialization, deadlock), resources,
+object state (lock timeout), operator intervention, system error."""
+
+
+def is_weather(error: BaseException) -> bool:
+    """Whether the same work may succeed when repeated: the fault is not in what we asked for."""
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "").startswith(_WEATHER_CLASSES)
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or (
+            error.orig is not None and is_weather(error.orig.__cause__ or error.orig)
+        )
+    # A terminated backend arrives as InterfaceError without a state, a killed postmaster as InternalClientError.
+    return isinstance(
+        error,
+        asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | TimeoutError | PoolTimeout | Unavailable,
+    )

@@ -1,0 +1,1 @@
+"""Migrations of the schema, by Alembic; run by `souk migrate`."""

@@ -1,0 +1,245 @@
+"""The unit of work: one transaction that claims a batch of commands, loads what they touch, and writes what they did.
+
+| phase  | round trips | what |
+|--------|-------------|------|
+| begin  | 1           | BEGIN, and lock the partitions under their fences |
+| claim  | 1           | the next accepted commands of those partitions, in journal order |
+| load   | 1 a table and round; accounts once, last | SELECT … FOR UPDATE, sorted by key: one global lock order |
+| write  | 1           | every change, record and outcome, as arrays, in one statement |
+| commit | 1           | the platform's balances and COMMIT together, so that their hot rows are locked for a flush only |
+
+The number does not depend on how many commands the batch holds. Leaving without commit rolls back. A COMMIT whose
+answer was lost needs no special care: the next claim waits on the partition's row for that transaction to end, and
+then reads from the journal what is still to do.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import cache
+from types import TracebackType
+from typing import Any, Self, cast
+from uuid import UUID
+
+import asyncpg
+from pydantic_core import to_json
+from sqlalchemy.dialects import postgresql
+
+from commands.book import STORED, Account, Book, Event, Posting, Row
+from commands.command import Command, Envelope, Invalid, Unreadable, decode
+from commands.decide import touches
+from commands.outcome import Outcome
+from commands.terms import Terms
+from storage.database import Connection
+from storage.tables import metadata
+
+CLAIM = """
+SELECT c.id, c.seq, c.asset, c.partition, c.actor, c.kind, c.payload, c.accepted_at, c.not_after, clock_timestamp()
+FROM unnest($1::smallint[]) AS owned(partition)
+CROSS JOIN LATERAL (
+    SELECT * FROM commands
+    WHERE commands.partition = owned.partition AND commands.status = 'accepted'
+    ORDER BY commands.seq LIMIT $2
+) AS c
+ORDER BY c.seq
+"""
+
+_OUTCOMES = """
+UPDATE commands SET status = v.status, result = v.result, rejection = v.rejection, error = v.error,
+    finished_at = clock_timestamp()
+FROM unnest({}) AS v(id, status, result, rejection, error)
+WHERE commands.id = v.id AND commands.status = 'accepted'
+"""
+_OUTCOME_TYPES = ("uuid[]", "text[]", "json[]", "json[]", "text[]")
+
+# unnest() flattens arrays of arrays, so an event's topics travel as one text.
+_TOPICS_SEPARATOR = "\x1f"
+
+
+class Fenced(Exception):
+    """The lease on a partition has passed to another worker; nothing was done."""
+
+
+class UnitOfWork:
+    """One transaction on a connection. `async with UnitOfWork(…) as work: …; await work.commit()`."""
+
+    def __init__(self, connection: Connection, terms: Terms) -> None:
+        self._connection = connection
+        self._terms = terms
+        self._committed = False
+        self._platform_nano: Counter[int] = Counter()
+        self.round_trips = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._committed and not self._connection.is_closed():
+            # A connection that cannot even roll back is dropped, and the server rolls back.
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                await self._connection.execute("ROLLBACK")
+
+    async def begin(self, fences: Mapping[int, int]) -> None:
+        """Begin, and lock the partitions ({partition: fence}) for as long as the transaction lasts. Raises Fenced."""
+        leases = ", ".join(f"({int(partition)}, {int(fence)})" for partition, fence in fences.items())
+        tag = await self._execute(
+            f"BEGIN; SELECT 1 FROM partitions WHERE (id, fence) IN ({leases}) ORDER BY id FOR NO KEY UPDATE"  # noqa: S608 - integers
+        )
+        if tag != f"SELECT {len(fences)}":
+            raise Fenced(sorted(fences))
+
+    async def claim(self, partitions: Sequence[int], limit_each: int) -> tuple[list[Envelope], Book]:
+        """The next commands of the partitions in journal order, and an empty book with the database's time."""
+        rows = await self._fetch(CLAIM, list(partitions), limit_each)
+        now = rows[0][-1] if rows else datetime.min  # noqa: DTZ901 - an empty batch decides nothing
+        envelopes = [
+            Envelope(row[0], row[1], row[2], row[3], row[4], _read(row[5], row[6]), row[7], row[8]) for row in rows
+        ]
+        return envelopes, Book(self._terms, now)
+
+    async def load(self, book: Book, envelopes: Sequence[Envelope]) -> None:
+        """Lock and load what the commands touch: documents until none asks for more, then accounts."""
+        accounts: set[Hashable] = set()
+        while True:
+            missing: defaultdict[tuple[type[Row], str | None], set[Hashable]] = defaultdict(set)
+            for envelope in envelopes:
+                for need in touches(book, envelope):
+                    if need.document is Account:
+                        accounts.add(need.value)
+                    elif book.lacks(need):
+                        missing[need.document, need.column].add(need.value)
+            if not missing:
+                break
+            for (document, column), values in sorted(missing.items(), key=lambda item: STORED[item[0][0]].table):
+                await self._load(book, document, column, values)
+        if accounts:
+            await self._load(book, Account, None, accounts)
+
+    async def _load(self, book: Book, document: type[Row], column: str | None, values: set[Hashable]) -> None:
+        columns = STORED[document].key if column is None else (column,)
+        arrays = [list(values)] if len(columns) == 1 else zip(*cast("Any", values), strict=True)
+        make = cast("Any", document)._make
+        rows = [make(row) for row in await self._fetch(_select(document, columns), *arrays)]
+        if column is None:
+            book.load(document, values, rows)
+        else:
+            book.load_found(document, column, values, rows)
+
+    async def write(self, book: Book, outcomes: Mapping[UUID, Outcome]) -> None:
+        """Write the book's changes and records, and the outcome of each command."""
+        rows: defaultdict[tuple[str, type[Document | Record]], list[Any]] = defaultdict(list)
+        for document, before, now in book.changes():
+            rows["insert" if before is None else "update", document].append(now)
+        for record in book.records:
+            rows["insert", type(record)].append(_as_row(record))
+            if isinstance(record, Posting):
+                for account, change in (
+                    (record.debit_account, -record.amount_nano),
+                    (record.credit_account, record.amount_nano),
+                ):
+                    if account < 0:
+                        self._platform_nano[account] += change
+        shape = tuple(sorted(rows, key=lambda piece: (STORED[piece[1]].table, piece[0])))
+        arrays = [column for piece in shape for column in zip(*rows[piece], strict=True)]
+        arrays += zip(*(_outcome_row(id_, outcome) for id_, outcome in outcomes.items()), strict=True)
+        self.round_trips += 1
+        tag = await self._connection.execute(_write_statement(shape), *arrays)
+        if tag != f"UPDATE {len(outcomes)}":
+            message = f"{len(outcomes)} outcomes to write, but the journal said {tag}"
+            raise RuntimeError(message)
+
+    async def commit(self) -> None:
+        updates = (
+            f"UPDATE accounts SET available_nano = available_nano + {int(change)} WHERE id = {int(account)}; "  # noqa: S608 - integers
+            for account, change in sorted(self._platform_nano.items())
+            if change
+        )
+        await self._execute("".join(updates) + "COMMIT")
+        self._committed = True
+
+    async def _execute(self, script: str) -> str:
+        self.round_trips += 1
+        return await self._connection.execute(script)
+
+    async def _fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        self.round_trips += 1
+        return await self._connection.fetch(statement, *arguments)
+
+
+def _read(kind: str, payload: str) -> Command:
+    try:
+        return decode(kind, payload)
+    except Invalid as error:
+        return Unreadable(reason=str(error))
+
+
+def _as_row(record: Row) -> tuple[Any, ...]:
+    if isinstance(record, Event):
+        topics = _TOPICS_SEPARATOR.join(record.topics)
+        return record.command_id, record.name, topics, to_json(record.fields).decode(), record.at
+    return record
+
+
+def _outcome_row(command_id: UUID, outcome: Outcome) -> tuple[UUID, str, str | None, str | None, str | None]:
+    return (
+        command_id,
+        outcome.status,
+        None if outcome.result is None else to_json(outcome.result).decode(),
+        None if outcome.rejection is None else to_json(outcome.rejection).decode(),
+        outcome.error,
+    )
+
+
+@cache
+def _array_types(table: str, columns: tuple[str, ...]) -> tuple[str, ...]:
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    types = (metadata.tables[table].columns[column].type.compile(dialect) for column in columns)
+    return tuple("text[]" if name.endswith("[]") else f"{name}[]" for name in types)
+
+
+def _parameters(types: Sequence[str], first: int) -> str:
+    return ", ".join(f"${number}::{name}" for number, name in enumerate(types, first))
+
+
+@cache
+def _select(document: type[Row], by: tuple[str, ...]) -> str:
+    """SELECT the documents whose columns `by` have the values given as one array a column, in the order of the key."""
+    stored = STORED[document]
+    table = stored.table
+    types = _array_types(table, by)
+    columns = ", ".join(f"{table}.{field}" for field in stored.fields)
+    order = ", ".join(f"{table}.{column}" for column in stored.key)
+    lock = f" FOR UPDATE OF {table}" if stored.locked else ""
+    if len(by) == 1:
+        source = f"{table} WHERE {table}.{by[0]} = ANY({_parameters(types, 1)})"
+    else:
+        keys = ", ".join(by)
+        source = f"unnest({_parameters(types, 1)}) AS wanted({keys}) JOIN {table} USING ({keys})"
+    return f"SELECT {columns} FROM {source} ORDER BY {order}{lock}"  # noqa: S608 - names of our own tables
+
+
+@cache
+def _write_statement(shape: tuple[tuple[str, type[Row]], ...]) -> str:
+    """One statement for all pieces of a batch: ('insert' or 'update', type) in the order given, outcomes last."""
+    parts: list[str] = []
+    first = 1
+    for operation, kind in shape:
+        table, fields, key, *_ = STORED[kind]
+        types = _array_types(table, fields)
+        source = f"unnest({_parameters(types, first)}) AS v({', '.join(fields)})"
+        first += len(types)
+        if operation == "insert":
+            values = ", ".join(
+                f"string_to_array(v.{field}, E'\\x1f')" if field == "topics" else f"v.{field}" for field in fields
+            )
+            statement = f"INSERT INTO {table} ({', '.join(fields)}) SELECT {values} FROM {source}"  # noqa: S608
+        else:
+            changes = ", ".join(f"{field} = v.{field}" for field in fields if field not in key)
+            match = " AND ".join(f"{table}.{column} = v.{column}" for column in key)
+            statement = f"UPDATE {table} SET {changes} FROM {source} WHERE {match}"  # noqa: S608
+        parts.append(f"w{len(parts)} AS ({statement})")
+    ctes = f"WITH {', '.join(parts)}" if parts else ""
+    return ctes + _OUTCOMES.format(_parameters(_OUTCOME_TYPES, first))

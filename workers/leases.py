@@ -1,0 +1,132 @@
+"""Leases: which worker drains which partitions.
+
+A lease lasts as long as its worker is alive, which it says once a tick; the partition's fence, bumped when it is taken,
+is what keeps a worker that was asleep past its lease from writing. Every worker computes the same fair shares from the
+list of those alive, hands back what exceeds its own and takes what is free.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from datetime import timedelta
+
+from storage.database import Connection, connect, is_weather
+from storage.settings import Settings
+from workers.lanes import Lanes
+
+logger = logging.getLogger(__name__)
+
+_STATEMENT_SECONDS = 5.0
+_TICKS_A_LEASE = 5
+
+_BEAT = """
+INSERT INTO workers (id, alive_until, batches, commands, round_trips)
+VALUES ($1, clock_timestamp() + $2, $3, $4, $5)
+ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until, batches = excluded.batches,
+    commands = excluded.commands, round_trips = excluded.round_trips
+"""
+_ALIVE = "SELECT id FROM workers WHERE alive_until > clock_timestamp() ORDER BY id"
+_BURY = "DELETE FROM workers WHERE alive_until < clock_timestamp() - interval '1 minute'"
+_OWNED = "SELECT id, fence FROM partitions WHERE owner = $1"
+_TAKE = """
+UPDATE partitions SET owner = $1, fence = fence + 1
+WHERE id IN (
+    SELECT id FROM partitions
+    WHERE owner IS NULL
+        OR NOT EXISTS (SELECT 1 FROM workers WHERE workers.id = owner AND alive_until > clock_timestamp())
+    ORDER BY id LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED
+)
+"""
+_HAND_BACK = "UPDATE partitions SET owner = NULL WHERE owner = $1 AND id = ANY($2::smallint[])"
+_LEAVE = "DELETE FROM workers WHERE id = $1"
+
+
+class Leases:
+    """Keeps the `fences` of the lanes true; `changed` is called with the partitions that came."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        worker_id: str,
+        lanes: Lanes,
+        changed: Callable[[Collection[int]], Awaitable[None]],
+    ) -> None:
+        self._settings = settings
+        self._worker_id = worker_id
+        self._lanes = lanes
+        self._changed = changed
+        self._connection: Connection | None = None
+        self.fences = lanes.fences
+
+    async def run(self) -> None:
+        """Keep the leases until cancelled."""
+        tick_seconds = self._settings.lease_seconds / _TICKS_A_LEASE
+        while True:
+            try:
+                await self._tick()
+            except Exception as error:
+                if not is_weather(error):
+                    raise
+                logger.warning("leases are not renewed: %r", error)
+            self._lanes.fenced.clear()
+            with suppress(TimeoutError):  # a lane that met another fence is a reason to look at once
+                async with asyncio.timeout(tick_seconds):
+                    await self._lanes.fenced.wait()
+
+    async def leave(self) -> None:
+        """Hand everything back at once, so that others need not wait for the lease to run out."""
+        try:
+            connection = await self._connected()
+            self.fences.clear()
+            await connection.execute("UPDATE partitions SET owner = NULL WHERE owner = $1", self._worker_id)
+            await connection.execute(_LEAVE, self._worker_id)
+            await connection.close(timeout=_STATEMENT_SECONDS)
+        except Exception as error:
+            if not is_weather(error):
+                raise
+            logger.warning("leases are left to run out: %r", error)
+
+    async def _tick(self) -> None:
+        connection = await self._connected()
+        lease = timedelta(seconds=self._settings.lease_seconds)
+        await connection.execute(_BEAT, self._worker_id, lease, *self._lanes.totals)
+        alive = [row[0] for row in await connection.fetch(_ALIVE)]
+        share = fair_share(self._settings.partitions, alive, self._worker_id)
+        owned = await self._owned(connection)
+        if len(owned) > share:
+            await self._hand_back(connection, owned, len(owned) - share)
+        elif len(owned) < share:
+            await connection.execute(_TAKE, self._worker_id, share - len(owned))
+            owned = await self._owned(connection)
+        await connection.execute(_BURY)
+        await self._adopt(owned)
+
+    async def _owned(self, connection: Connection) -> dict[int, int]:
+        return {row["id"]: row["fence"] for row in await connection.fetch(_OWNED, self._worker_id)}
+
+    async def _hand_back(self, connection: Connection, owned: dict[int, int], count: int) -> None:
+        """Partitions with no batch under way go first; the others at a later tick."""
+        idle = [partition for partition in sorted(owned, reverse=True) if partition not in self._lanes.busy][:count]
+        for partition in idle:
+            del owned[partition]
+            self.fences.pop(partition, None)
+        await connection.execute(_HAND_BACK, self._worker_id, idle)
+
+    async def _adopt(self, owned: dict[int, int]) -> None:
+        came = [partition for partition, fence in owned.items() if self.fences.get(partition) != fence]
+        if came or len(owned) != len(self.fences):
+            self.fences.clear()
+            self.fences.update(owned)
+            await self._changed(came)
+
+    async def _connected(self) -> Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(self._settings, "leases", timeout_seconds=_STATEMENT_SECONDS)
+        return self._connection
+
+
+def fair_share(partitions: int, alive: list[str], worker_id: str) -> int:
+    """How many partitions a worker should have: the same sum for all who see the same list of the living."""
+    share, rest = divmod(partitions, len(alive))
+    return share + (alive.index(worker_id) < rest)

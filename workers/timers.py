@@ -1,0 +1,53 @@
+"""Timers: scheduled commands become accepted when the database's clock says so, whichever worker looks first."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from uuid import UUID
+
+from storage.database import Connection, connect, is_weather
+from storage.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_TURN_SECONDS = 0.25
+_DUE_MAX = 1_000
+_STATEMENT_SECONDS = 10.0
+
+# A command takes its place in the journal when it is accepted, so it gets its number now.
+_PROMOTE = """
+UPDATE commands SET status = 'accepted', accepted_at = clock_timestamp(),
+    seq = nextval(pg_get_serial_sequence('commands', 'seq'))
+WHERE id IN (
+    SELECT id FROM commands WHERE status = 'scheduled' AND run_at <= clock_timestamp()
+    ORDER BY run_at LIMIT $1 FOR UPDATE SKIP LOCKED
+)
+RETURNING partition, id
+"""
+
+
+class Timers:
+    """Promotes what is due; `accepted` is told the (partition, id) pairs."""
+
+    def __init__(self, settings: Settings, accepted: Callable[[Collection[tuple[int, UUID]]], None]) -> None:
+        self._settings = settings
+        self._accepted = accepted
+        self._connection: Connection | None = None
+
+    async def run(self) -> None:
+        """Promote until cancelled."""
+        while True:
+            try:
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await connect(
+                        self._settings, "timers", timeout_seconds=_STATEMENT_SECONDS, pinned_plans=True
+                    )
+                due = await self._connection.fetch(_PROMOTE, _DUE_MAX)
+                self._accepted([(row["partition"], row["id"]) for row in due])
+                if len(due) == _DUE_MAX:
+                    continue
+            except Exception as error:
+                if not is_weather(error):
+                    raise
+                logger.warning("timers are not promoted: %r", error)
+            await asyncio.sleep(_TURN_SECONDS)

@@ -1,0 +1,163 @@
+"""The worker process: arq's worker with its life cycle (signals, hooks, health key, burst).
+
+Its claim of one job at a time is replaced by lanes that run whole batches, and it outlives any trouble with Redis.
+
+`execute` is the job function of stock arq: a stock `arq.Worker` with it runs the same jobs, one at a time.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Collection, Coroutine
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+from arq.worker import Worker, func
+from redis.exceptions import RedisError
+
+from storage.database import connect
+from storage.notices import Listener
+from storage.queue import FUNCTION, Queue, bell_channel, connect_redis, deserialize, serialize
+from storage.settings import Settings
+from workers.lanes import STATEMENT_SECONDS, Lanes, run_batch
+from workers.leases import Leases
+from workers.sweeper import Sweeper
+from workers.timers import Timers
+
+logger = logging.getLogger(__name__)
+
+STOP_SECONDS = 20
+"""How long the batches in hand may take to finish after SIGTERM."""
+
+_HEARTBEAT_SECONDS = 1.0
+
+_PLACE = "SELECT partition, status FROM commands WHERE id = $1"
+_FENCE = "SELECT fence FROM partitions WHERE id = $1"
+
+
+async def execute(ctx: dict[str, Any], command_id: str) -> str | None:
+    """Bring one command to its outcome, and those accepted before it in its partition. Returns its status.
+
+    `ctx["settings"]` are the Settings. Runs beside our own workers: the partition's row serialises them.
+    """
+    settings: Settings = ctx["settings"]
+    connection = await connect(settings, "execute", timeout_seconds=STATEMENT_SECONDS, pinned_plans=True)
+    try:
+        while True:
+            row = await connection.fetchrow(_PLACE, UUID(command_id))
+            if row is None or row["status"] != "accepted":
+                return None if row is None else str(row["status"])
+            fence = await connection.fetchval(_FENCE, row["partition"])
+            await run_batch(connection, settings, {row["partition"]: fence}, settings.batch_max)
+    finally:
+        await connection.close()
+
+
+class SoukWorker(Worker):
+    """Drains its share of the partitions until a signal, or with `burst` until nothing is left to do."""
+
+    def __init__(self, settings: Settings, *, burst: bool = False, **options: Any) -> None:
+        redis = connect_redis(settings)
+        worker_id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        super().__init__(
+            functions=[func(execute, name=FUNCTION)],
+            queue_name="arq:queue",
+            redis_pool=redis,
+            burst=burst,
+            ctx={"settings": settings},
+            job_serializer=serialize,
+            job_deserializer=deserialize,
+            job_completion_wait=STOP_SECONDS,
+            health_check_interval=10,
+            health_check_key=f"souk:worker:{worker_id}",
+            **options,
+        )
+        self._queue = Queue(redis)
+        self._hints: set[asyncio.Task[None]] = set()
+        self._lanes = Lanes(settings, self._finish)
+        self._leases = Leases(settings, worker_id, self._lanes, self._leases_changed)
+        self._bells = Listener(redis, self._heard)
+        self._sweeper = Sweeper(
+            settings, self._queue, self._lanes.fences.keys, self._lanes.ring, lambda: self._bells.connected
+        )
+        self._timers = Timers(settings, self._promoted)
+        self._lane_count = settings.lanes
+
+    async def main(self) -> None:
+        """Run until a signal stops the lanes (arq waits for `tasks`, then cancels this)."""
+        self.ctx["redis"] = self.pool
+        if self.on_startup:
+            await self.on_startup(self.ctx)
+        services = [
+            self._leases.run(),
+            self._bells.run(),
+            self._sweeper.run(),
+            self._timers.run(),
+            self._beat(),
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                running = [group.create_task(service) for service in services]
+                lanes = [group.create_task(self._lanes.run_lane(number)) for number in range(self._lane_count)]
+                self.tasks = {f"lane {number}": lane for number, lane in enumerate(lanes)}
+                await asyncio.wait(lanes)
+                for task in running:
+                    task.cancel()
+        finally:
+            self._lanes.stop()
+            await self._leases.leave()
+            if self._hints:
+                await asyncio.wait(self._hints)
+
+    def handle_sig_wait_for_completion(self, signum: signal.Signals) -> None:
+        """The lanes finish the batches in hand; `main` then hands the leases back and returns."""
+        logger.info("stopping on %s", signal.Signals(signum).name)
+        self.allow_pick_jobs = False
+        self._lanes.stop()
+
+    async def close(self) -> None:
+        self.tasks = {}
+        with suppress(RedisError, OSError):
+            await super().close()
+
+    async def _beat(self) -> None:
+        """Arq's health key, and in a burst the end."""
+        while True:
+            with suppress(RedisError, OSError):
+                await self.heart_beat()
+            if self.burst and self._lanes.fences and self._lanes.idle:
+                self._lanes.stop()
+            await asyncio.sleep(_HEARTBEAT_SECONDS)
+
+    async def _leases_changed(self, came: Collection[int]) -> None:
+        self._lanes.ring(came)
+        await self._bells.listen_to(bell_channel(partition) for partition in self._lanes.fences)
+
+    def _heard(self, channel: str, _: str) -> None:
+        self._lanes.ring([int(channel[-4:-1])])
+
+    def _finish(self, commands: list[tuple[int, UUID]]) -> None:
+        if commands:
+            self._hint(self._queue.finish(commands))
+
+    def _promoted(self, commands: Collection[tuple[int, UUID]]) -> None:
+        if commands:
+            self._lanes.ring({partition for partition, _ in commands})
+            self._hint(self._queue.enqueue(commands))
+
+    def _hint(self, telling: Coroutine[Any, Any, None]) -> None:
+        """Tell Redis, without waiting: it is a hint."""
+        task = asyncio.create_task(_quietly(telling))
+        self._hints.add(task)
+        task.add_done_callback(self._hints.discard)
+
+
+async def _quietly(telling: Coroutine[Any, Any, None]) -> None:
+    try:
+        await telling
+    except (RedisError, OSError) as error:
+        logger.warning("a hint is lost: %s", error)
