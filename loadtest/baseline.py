@@ -5,7 +5,7 @@ in order of their ids, two balances, the owner, postings, deal, events, the outc
 items of its own share, so clients meet on accounts only.
 
 The platform's fee account is one row that every trade credits. `hot_fees` says whether the transaction updates it, last
-of all, or leaves it to be brought up to date from the postings afterwards; the second is several times faster.
+of all, or leaves it to be brought up to date from the postings afterwards, which is faster.
 """
 
 import asyncio

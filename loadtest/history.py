@@ -7,7 +7,7 @@ does not become the owner, so the item's next seller gets it by a transfer.
 import csv
 import hashlib
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -68,6 +68,9 @@ def read(path: Path) -> list[Sale]:
             except (TypeError, ValueError):
                 message = f"{path}:{rows.line_num}: not whole numbers: {', '.join(str(row[each]) for each in COLUMNS)}"
                 raise BadHistory(message) from None
+            if min(sale.seller_id, sale.buyer_id) < 1:
+                message = f"{path}:{rows.line_num}: users are numbered from 1"
+                raise BadHistory(message)
             if sale.seller_id == sale.buyer_id:
                 message = f"{path}:{rows.line_num}: {sale.seller_id} sells to itself"
                 raise BadHistory(message)
@@ -77,6 +80,15 @@ def read(path: Path) -> list[Sale]:
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def renumbered(sales: Sequence[Sale]) -> tuple[list[Sale], dict[int, int]]:
+    """Items in the marketplace are numbered from 1: one below that in the file gets an id above all others. Returns the
+    sales with such ids replaced, and {id in the file: id instead}."""
+    ids = {sale.nft_id for sale in sales}
+    top = max(ids, default=0)
+    instead = {nft_id: max(top, 0) + 1 + number for number, nft_id in enumerate(sorted(i for i in ids if i < 1))}
+    return [sale._replace(nft_id=instead.get(sale.nft_id, sale.nft_id)) for sale in sales], instead
 
 
 def plan(sales: Iterable[Sale], script: Script) -> Replay:
@@ -130,4 +142,4 @@ def deposits(replay: Replay, script: Script, memos: dict[int, str]) -> Iterator[
 
 def intakes(replay: Replay, script: Script) -> Iterator[Command]:
     for nft_id, owner_id in replay.first_owners.items():
-        yield script.receive(nft_id, owner_id, gift(random.Random(nft_id), nft_id, nft_id + 1))
+        yield script.receive(nft_id, owner_id, gift(random.Random(nft_id), nft_id, nft_id))

@@ -13,7 +13,7 @@ import asyncpg
 from rich.console import Console
 
 from loadtest.client import Client
-from loadtest.history import Replay, Sale, deposits, digest, intakes, plan, read, registrations
+from loadtest.history import Replay, Sale, deposits, digest, intakes, plan, read, registrations, renumbered
 from loadtest.measure import Tally
 from loadtest.pace import Command, closed_loop
 from loadtest.populate import all_succeed, memos_of
@@ -33,7 +33,7 @@ async def replay(target: Target, path: Path, console: Console, *, batch: int = 5
     Keys derive from the file's content: replaying it once more on the same installation changes nothing and ends the
     same way, and an interrupted replay may simply be repeated. Raises BadHistory, OSError, SetupFailed.
     """
-    sales = read(path)
+    sales, instead = renumbered(read(path))
     script = Script(f"replay-{digest(path)[:16]}")
     todo = plan(sales, script)
     deal_ids: list[UUID] = []
@@ -53,6 +53,8 @@ async def replay(target: Target, path: Path, console: Console, *, batch: int = 5
             f"registering, funding, receiving at {target.url}",
             highlight=False,
         )
+        for nft_id, used in instead.items():
+            console.print(f"item {nft_id} is replayed as item {used}: ids start at 1", highlight=False)
         setup = Tally()
         memos = await memos_of(client, registrations(todo, script), tally=setup)
         await all_succeed(client, deposits(todo, script, memos), tally=setup)
@@ -76,6 +78,7 @@ async def replay(target: Target, path: Path, console: Console, *, batch: int = 5
     figures: dict[str, Any] = {
         "file": path.name,
         "url": target.url,
+        "renumbered_items": instead,
         "sales": {"in_bounds": todo.sales, "refused": todo.refused, "moved_outside_the_market": todo.moved},
         "sales_per_second": round(len(deal_ids) / tally.elapsed_seconds, 1),
         "setup": setup.as_json(),

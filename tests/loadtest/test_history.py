@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.history import BadHistory, Sale, deposits, intakes, plan, read, registrations
+from loadtest.history import BadHistory, Sale, deposits, intakes, plan, read, registrations, renumbered
 from loadtest.workload import TON, Script
 
 ANN, BEN, CAT, DAN = 1, 2, 3, 4
@@ -108,6 +108,16 @@ def test_the_same_history_gives_the_same_keys() -> None:
     assert plan(sales, Script("x")).commands == plan(sales, Script("x")).commands
 
 
+def test_an_item_below_one_gets_an_id_above_all_others() -> None:
+    sales = [Sale(0, TON, ANN, BEN), Sale(7, TON, ANN, BEN), Sale(0, TON, BEN, CAT)]
+    assert renumbered(sales) == ([sale._replace(nft_id=sale.nft_id or 8) for sale in sales], {0: 8})
+
+
+def test_items_from_one_on_keep_their_ids() -> None:
+    sales = [Sale(1, TON, ANN, BEN), Sale(7, TON, ANN, BEN)]
+    assert renumbered(sales) == (sales, {})
+
+
 def test_a_file_is_read_in_its_order(tmp_path: Path) -> None:
     file = tmp_path / "sales.csv"
     file.write_text(
@@ -123,6 +133,7 @@ def test_a_file_is_read_in_its_order(tmp_path: Path) -> None:
         ("nft_id,price_nano,seller,buyer\n7,1.5,1,2\n", ":2: not whole numbers"),
         ("nft_id,price_nano,seller,buyer\n7,5,1,2\n7,5,1\n", ":3: not whole numbers"),
         ("nft_id,price_nano,seller,buyer\n7,5,1,1\n", ":2: 1 sells to itself"),
+        ("nft_id,price_nano,seller,buyer\n7,5,0,1\n", ":2: users are numbered from 1"),
         ("", "no column nft_id"),
     ],
 )
