@@ -180,7 +180,7 @@ class EmbeddedRedis(Server):
 
     def _answers(self) -> bool:
         with suppress(OSError, ValueError), self._connect() as connection:
-            connection.sendall(b"PING\r\n")
+            connection.sendall(b"*1\r\n$4\r\nPING\r\n")
             return connection.recv(64).startswith(b"+PONG")
         return False
 
