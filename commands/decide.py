@@ -1,7 +1,8 @@
 """One command against the book: the actor's guards, the rule, and its outcome. The only caller of `execute`."""
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from uuid import UUID
 
 from commands.book import Book, Need, NotLoaded
 from commands.command import USER, Envelope
@@ -48,6 +49,21 @@ def decide(book: Book, envelope: Envelope) -> Outcome:
         book.undo(mark)
         return Outcome(Status.FAILED, error=traceback.format_exc())
     return Outcome(Status.SUCCEEDED, result=result)
+
+
+def decide_all(book: Book, envelopes: Iterable[Envelope]) -> tuple[dict[UUID, Outcome], set[int]]:
+    """The outcome of each command, later ones seeing the effects of earlier ones; and the partitions whose rest waits
+    for the next batch, because a command met a document that its neighbours' effects had led it to."""
+    outcomes: dict[UUID, Outcome] = {}
+    postponed: set[int] = set()
+    for envelope in envelopes:
+        if envelope.partition in postponed:
+            continue
+        try:
+            outcomes[envelope.id] = decide(book, envelope)
+        except NotLoaded:
+            postponed.add(envelope.partition)
+    return outcomes, postponed
 
 
 def _admit_actor(book: Book, envelope: Envelope) -> None:

@@ -4,7 +4,7 @@
 |--------|-------------|------|
 | begin  | 1           | BEGIN, and lock the partitions under their fences |
 | claim  | 1           | the next accepted commands of those partitions, in journal order |
-| load   | 1 a table and round; accounts once, last | SELECT … FOR UPDATE, sorted by key: one global lock order |
+| load   | 1 a table and round; accounts once, last | SELECT … FOR UPDATE by key: one global lock order |
 | write  | 1           | every change, record and outcome, as arrays, in one statement |
 | commit | 1           | the platform's balances and COMMIT together, so that their hot rows are locked for a flush only |
 
@@ -130,7 +130,7 @@ class UnitOfWork:
 
     async def write(self, book: Book, outcomes: Mapping[UUID, Outcome]) -> None:
         """Write the book's changes and records, and the outcome of each command."""
-        rows: defaultdict[tuple[str, type[Document | Record]], list[Any]] = defaultdict(list)
+        rows: defaultdict[tuple[str, type[Row]], list[Any]] = defaultdict(list)
         for document, before, now in book.changes():
             rows["insert" if before is None else "update", document].append(now)
         for record in book.records:

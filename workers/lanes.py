@@ -19,9 +19,7 @@ from uuid import UUID
 
 import asyncpg
 
-from commands.book import Book, NotLoaded
-from commands.command import Envelope
-from commands.decide import decide
+from commands.decide import decide_all
 from commands.outcome import Outcome, Status
 from storage.database import Connection, connect, is_weather
 from storage.settings import Settings
@@ -59,21 +57,6 @@ async def run_batch(connection: Connection, settings: Settings, fences: Mapping[
     full = {partition for partition in fences if claimed.count(partition) == limit_each}
     finished = [(envelope.partition, envelope.id) for envelope in envelopes if envelope.id in outcomes]
     return Batch(finished, full | postponed, work.round_trips)
-
-
-def decide_all(book: Book, envelopes: Iterable[Envelope]) -> tuple[dict[UUID, Outcome], set[int]]:
-    """The outcome of each command, later ones seeing the effects of earlier ones; and the partitions whose rest waits
-    for the next batch, because a command met a document that its neighbours' effects had led it to."""
-    outcomes: dict[UUID, Outcome] = {}
-    postponed: set[int] = set()
-    for envelope in envelopes:
-        if envelope.partition in postponed:
-            continue
-        try:
-            outcomes[envelope.id] = decide(book, envelope)
-        except NotLoaded:
-            postponed.add(envelope.partition)
-    return outcomes, postponed
 
 
 async def run_isolated(
