@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from storage.embedded import EmbeddedPostgres, EmbeddedRedis
+from tests.installation import Installer
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +18,8 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedd
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
     with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def installer(postgres_server: EmbeddedPostgres, redis_server: EmbeddedRedis) -> Installer:
+    return Installer(postgres_server, redis_server)
