@@ -4,15 +4,23 @@ A 202 is sent only after the command's row is committed. The hint to the workers
 answer, the command is accepted all the same, and the sweeper finds it.
 """
 
-import asyncio
 import logging
 import re
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 from pydantic_core import from_json, to_json
 from redis.exceptions import RedisError
 from starlette.requests import Request
@@ -22,6 +30,7 @@ from api.auth import Keyring, actor_for
 from api.outcomes import Outcomes
 from api.problems import Problem, json_response, problem_of
 from commands.command import KINDS, PRINTABLE, USER, Invalid, UserId, decode
+from commands.outcome import Status
 from storage.gather import Gather
 from storage.journal import Journal, Receipt, Submission, fingerprint_of, new_id, partition_of
 from storage.keys import Credential, Role
@@ -33,16 +42,27 @@ logger = logging.getLogger(__name__)
 _RETRY_AFTER = "1"
 _HINTS_MAX = 1_000
 _SECONDS = re.compile(r"[0-9]{1,6}")
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})", re.IGNORECASE
+)
 
 
-def _text(value: object) -> object:
-    if not isinstance(value, str):
-        message = "must be an RFC 3339 time"
-        raise ValueError(message)  # noqa: TRY004 - pydantic's protocol
+def _rfc3339(value: object) -> object:
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+        message = "must be an RFC 3339 time with its offset"
+        raise ValueError(message)
     return value
 
 
-Time = Annotated[AwareDatetime, BeforeValidator(_text)]
+def _utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        message = "is out of range"
+        raise ValueError(message) from None
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_utc)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=PRINTABLE)]
 
 
@@ -80,16 +100,13 @@ class Submit:
         credential = await self._keyring.authenticate(request)
         submission = self._read(credential, await self._json(request), request.headers.get("idempotency-key"))
         seconds = wait_seconds(request.headers, self._settings)
-        with self._outcomes.expect(submission.id) as expectation:
-            receipt = await self._accept(submission)
-            if seconds and not receipt.is_final and not receipt.replayed:
-                receipt = await expectation.final(seconds) or receipt
-        if seconds and not receipt.is_final and receipt.replayed:
-            receipt = await self.wait(receipt, seconds)
-        headers = {"Location": f"/v1/commands/{receipt.id}"}
-        if receipt.replayed:
+        [answer] = await self._accept([submission], seconds)
+        if isinstance(answer, Exception):
+            raise answer
+        headers = {"Location": f"/v1/commands/{answer.id}"}
+        if answer.replayed:
             headers["Idempotency-Replayed"] = "true"
-        return _answer(receipt.as_json(), final=receipt.is_final, seconds=seconds, headers=headers)
+        return _answer(answer.as_json(), final=answer.is_final, seconds=seconds, headers=headers)
 
     async def many(self, request: Request) -> Response:
         """POST /v1/commands/batch: each item a receipt or a problem; one bad item harms no other."""
@@ -102,40 +119,58 @@ class Submit:
             raise Problem(413, "too_large", f"At most {self._settings.submission_batch_max} commands in a batch.")
         seconds = wait_seconds(request.headers, self._settings)
         read = [self._try_read(credential, item) for item in items]
-        with ExitStack() as expectations:
-            expected = {
-                item.id: expectations.enter_context(self._outcomes.expect(item.id))
-                for item in read
-                if seconds and isinstance(item, Submission)
-            }
-            accepts = [self._accept(item) for item in read if isinstance(item, Submission)]
-            accepted = iter(await asyncio.gather(*accepts, return_exceptions=True))
-            answers = [next(accepted) if isinstance(item, Submission) else item for item in read]
-            if seconds:
-                await self._await_all(answers, expected, seconds)
-        shown = [answer.as_json() if isinstance(answer, Receipt) else _shown(answer) for answer in answers]
+        accepted = iter(await self._accept([item for item in read if isinstance(item, Submission)], seconds))
+        answers = [next(accepted) if isinstance(item, Submission) else item for item in read]
+        shown = [
+            answer.as_json() if isinstance(answer, Receipt) else problem_of(answer).as_json() for answer in answers
+        ]
         final = all(not isinstance(answer, Receipt) or answer.is_final for answer in answers)
         return _answer({"receipts": shown}, final=final, seconds=seconds, headers={})
 
-    async def wait(self, receipt: Receipt, seconds: float) -> Receipt:
-        """The final receipt if there is one within the time, else the receipt as it is."""
-        with self._outcomes.expect(receipt.id) as expectation:
-            now = await self._journal.read(receipt.id) or receipt
-            if not now.is_final:
-                now = await expectation.final(seconds) or now
-        return now._replace(replayed=receipt.replayed)
+    async def _accept(self, submissions: list[Submission], seconds: float) -> Sequence[Receipt | Exception]:
+        """The answers, with final receipts as far as there are any within the seconds. Raises Unavailable."""
+        if not submissions:
+            return []
+        if not seconds:
+            return await self._store(submissions)
+        # Subscribed before it is stored, an outcome cannot be missed.
+        with self._outcomes.expect([submission.id for submission in submissions]) as expectation:
+            answers = await self._store(submissions)
+            replays = []
+            for submission, answer in zip(submissions, answers, strict=True):
+                if isinstance(answer, Exception) or answer.replayed:
+                    expectation.forget(submission.id)
+                    if isinstance(answer, Receipt) and not answer.is_final:
+                        replays.append(answer)
+            final = await expectation.wait(seconds)
+        if replays:
+            final |= {receipt.id: receipt for receipt in await self.wait(replays, seconds)}
+        return [
+            final[answer.id]._replace(replayed=answer.replayed)
+            if isinstance(answer, Receipt) and answer.id in final
+            else answer
+            for answer in answers
+        ]
 
-    async def _await_all(self, answers: list[Any], expected: Mapping[UUID, Any], seconds: float) -> None:
-        """Replace the receipts by final ones, as far as they come within the time."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        for index, answer in enumerate(answers):
-            if isinstance(answer, Receipt) and not answer.is_final:
-                left = max(0.0, deadline - loop.time())
-                if answer.id in expected:
-                    answers[index] = await expected[answer.id].final(left) or answer
-                else:
-                    answers[index] = await self.wait(answer, left)
+    async def _store(self, submissions: list[Submission]) -> Sequence[Receipt | Exception]:
+        answers = await self._journal.accept(submissions)
+        hints = [
+            (answer.partition, answer.id)
+            for answer in answers
+            if isinstance(answer, Receipt) and not answer.replayed and answer.status is Status.ACCEPTED
+        ]
+        if hints:
+            self._hints.add(hints)
+        return answers
+
+    async def wait(self, receipts: Sequence[Receipt], seconds: float) -> list[Receipt]:
+        """The receipts, final as far as they become so within the time."""
+        with self._outcomes.expect([receipt.id for receipt in receipts]) as expectation:
+            for receipt in await self._journal.look([receipt.id for receipt in receipts]):
+                if receipt is not None and receipt.is_final:
+                    expectation.deliver(receipt)
+            final = await expectation.wait(seconds)
+        return [final.get(receipt.id, receipt) for receipt in receipts]
 
     async def _json(self, request: Request) -> Any:
         """The request's body. Raises Problem 413, 415, 400."""
@@ -193,12 +228,6 @@ class Submit:
             not_after=body.not_after,
         )
 
-    async def _accept(self, submission: Submission) -> Receipt:
-        receipt = await self._journal.accept(submission)
-        if not receipt.replayed and receipt.accepted_at is not None:
-            self._hints.put((receipt.partition, receipt.id))
-        return receipt
-
     async def _enqueue(self, commands: list[tuple[int, UUID]]) -> list[None]:
         try:
             await self._queue.enqueue(commands)
@@ -221,7 +250,3 @@ def _answer(content: Any, *, final: bool, seconds: float, headers: dict[str, str
     if seconds and final:
         return json_response(content, 200, headers | {"Preference-Applied": f"wait={seconds:g}"})
     return json_response(content, 202, headers | {"Retry-After": _RETRY_AFTER})
-
-
-def _shown(error: BaseException) -> dict[str, Any]:
-    return problem_of(error if isinstance(error, Exception) else Exception(error)).as_json()

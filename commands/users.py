@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import StringConstraints
 
 from commands.book import Account, Book, Need, document
-from commands.command import SYSTEM, USER, Command, Envelope, UserId
+from commands.command import PRINTABLE, SYSTEM, USER, Command, Envelope, UserId
 
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _READ_AS = str.maketrans("OIL", "011")
@@ -82,7 +82,7 @@ def register(book: Book, user_id: int, language: str = "en") -> bool:
 
 class Register(Command, kind="users.register", sent_by=USER | SYSTEM):
     user_id: UserId
-    language: Annotated[str, Field(min_length=2, max_length=8)] = "en"
+    language: Annotated[str, StringConstraints(min_length=2, max_length=8, pattern=PRINTABLE)] = "en"
 
     def asset(self, envelope_id: UUID, actor: int | None) -> str:
         return f"user:{self.user_id}"
