@@ -1,4 +1,4 @@
-"""Installations for tests: databases of their own on the session's servers, ready for processes or an app in this one."""
+"""Installations for tests: databases of their own on the session's servers, for processes or an app in this one."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

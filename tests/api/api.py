@@ -16,8 +16,9 @@ from storage.tables import metadata
 from tests.installation import connected
 from workers.worker import execute
 
+DIGEST = "md5(string_agg(t::text, '' ORDER BY t::text))"
 TABLES = "UNION ALL ".join(
-    f"SELECT '{table}' AS name, count(*) AS rows, md5(string_agg(t::text, '' ORDER BY t::text)) AS content FROM {table} t "
+    f"SELECT '{table}' AS name, count(*) AS rows, {DIGEST} AS content FROM {table} t "
     for table in sorted(metadata.tables)
 )
 

@@ -57,7 +57,15 @@ async def test_what_is_not_json_is_malformed(api: Api, body: bytes, path: str) -
 
 @pytest.mark.parametrize(
     "content_type",
-    [None, "", "text/plain", "text/json", "application/x-www-form-urlencoded", "multipart/form-data", "application/xml"],
+    [
+        None,
+        "",
+        "text/plain",
+        "text/json",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+        "application/xml",
+    ],
 )
 @pytest.mark.parametrize("path", ["", "/batch"])
 async def test_another_content_type_is_refused(api: Api, content_type: str | None, path: str) -> None:
