@@ -1,6 +1,7 @@
 """The front door: the command line. Exit status 0 fine, 1 refused or failed, 2 wrong usage."""
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -178,6 +179,7 @@ def api(host: Host = "127.0.0.1", port: Port = 8000) -> None:
         timeout_graceful_shutdown=DRAIN_SECONDS,
         server_header=False,
         date_header=False,
+        proxy_headers=False,
     )
 
 
@@ -206,6 +208,8 @@ def _uvloop() -> Any:
 
 
 def _checked_settings(name: str) -> Settings:
+    # Most objects die young and in no cycle: collecting seldom saves a tenth of the time.
+    gc.set_threshold(50_000, 20, 50)
     logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s {name} %(levelname)s %(message)s")
     settings = load_settings()
     _run(lambda engine: schema.check(engine, settings), settings)

@@ -1,5 +1,6 @@
 """Credentials: `Authorization: Bearer <key>`, and what each role may send and see. Nothing is open by default."""
 
+import asyncio
 import time
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -23,6 +24,7 @@ class Keyring:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._seen: dict[bytes, tuple[Credential, float]] = {}
+        self._asking: dict[bytes, asyncio.Task[Credential | None]] = {}
 
     async def authenticate(self, request: Request) -> Credential:
         """Who is asking. Raises Problem 401."""
@@ -34,13 +36,20 @@ class Keyring:
         if credential is not None and time.monotonic() < until:
             return credential
         self._seen.pop(key_hash, None)
-        credential = await find_key(self._engine, key)
+        credential = await self._ask(key_hash)
         if credential is None:
             raise Problem(401, "unauthenticated", "The key is unknown or revoked.")
         if len(self._seen) >= _REMEMBER_MAX:
             self._seen.clear()
         self._seen[key_hash] = (credential, time.monotonic() + _REMEMBER_SECONDS)
         return credential
+
+    async def _ask(self, key_hash: bytes) -> Credential | None:
+        """The credential in the database; many requests with one key ask it once."""
+        if key_hash not in self._asking:
+            self._asking[key_hash] = asyncio.create_task(find_key(self._engine, key_hash))
+            self._asking[key_hash].add_done_callback(lambda _: self._asking.pop(key_hash))
+        return await asyncio.shield(self._asking[key_hash])
 
 
 def actor_for(credential: Credential, command: type[Command], actor: int | None) -> int | None:

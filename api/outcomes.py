@@ -5,7 +5,7 @@ One Redis subscription for the process, fanned out in memory; the outcome itself
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Sequence
 from typing import Self
 from uuid import UUID
 
@@ -16,64 +16,82 @@ _REREAD_SECONDS = 1.0
 _REREAD_SECONDS_WITHOUT_NOTICES = 0.1
 
 
+class Expectation:
+    """One caller's wait for some commands; leaving the context ends the subscription. `final` is what has come."""
+
+    def __init__(self, waiting: "dict[str, list[Expectation]]", command_ids: Collection[UUID]) -> None:
+        self._waiting = waiting
+        self._missing = {str(command_id) for command_id in command_ids}
+        self._complete = asyncio.Event()
+        self._subscribed = tuple(self._missing)
+        self.final: dict[UUID, Receipt] = {}
+
+    def __enter__(self) -> Self:
+        for command_id in self._subscribed:
+            self._waiting[command_id].append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for command_id in self._subscribed:
+            expectations = self._waiting[command_id]
+            expectations.remove(self)
+            if not expectations:
+                del self._waiting[command_id]
+
+    def deliver(self, receipt: Receipt) -> None:
+        """A final receipt, from the journal."""
+        self.final[receipt.id] = receipt
+        self._missing.discard(str(receipt.id))
+        if not self._missing:
+            self._complete.set()
+
+    def forget(self, command_id: UUID) -> None:
+        """The command was not accepted, so nothing will come of it."""
+        self._missing.discard(str(command_id))
+        if not self._missing:
+            self._complete.set()
+
+    async def wait(self, seconds: float) -> dict[UUID, Receipt]:
+        """The final receipts that come within the time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._complete.wait()
+        except TimeoutError:
+            pass
+        return self.final
+
+
 class Outcomes:
     """Who waits for which command."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._waiting: defaultdict[str, list[asyncio.Future[Receipt]]] = defaultdict(list)
+        self._waiting: defaultdict[str, list[Expectation]] = defaultdict(list)
         self.notices_work: Callable[[], bool] = lambda: False
 
-    def expect(self, command_id: UUID) -> "Expectation":
-        """Subscribe to a command's outcome; from here on it cannot be missed. Use as a context manager."""
-        return Expectation(self._waiting, str(command_id))
+    def expect(self, command_ids: Collection[UUID]) -> Expectation:
+        """Subscribe to the commands' outcomes; from here on they cannot be missed. Use as a context manager."""
+        return Expectation(self._waiting, command_ids)
 
     def heard(self, _: str, message: str) -> None:
         """A notice: these commands, ids joined by spaces, have their outcome."""
-        self._look(command_id for command_id in message.split() if command_id in self._waiting)
+        self._look([UUID(command_id) for command_id in message.split() if command_id in self._waiting])
 
     async def run(self) -> None:
         """Read what is waited for from time to time, until cancelled."""
         while True:
             seconds = _REREAD_SECONDS if self.notices_work() else _REREAD_SECONDS_WITHOUT_NOTICES
             await asyncio.sleep(seconds)
-            self._look(list(self._waiting))
+            self._look([UUID(command_id) for command_id in self._waiting])
 
-    def _look(self, command_ids: Iterable[str]) -> None:
-        for command_id in command_ids:
-            self._journal.look(UUID(command_id)).add_done_callback(self._deliver)
+    def _look(self, command_ids: list[UUID]) -> None:
+        if command_ids:
+            self._journal.look(command_ids).add_done_callback(self._deliver)
 
-    def _deliver(self, reading: "asyncio.Future[Receipt | None]") -> None:
+    def _deliver(self, reading: "asyncio.Future[Sequence[Receipt | None]]") -> None:
         if reading.cancelled() or reading.exception() is not None:
             return  # read again soon
-        receipt = reading.result()
-        if receipt is None or not receipt.is_final:
-            return
-        for future in self._waiting.get(str(receipt.id), ()):
-            if not future.done():
-                future.set_result(receipt)
-
-
-class Expectation:
-    """One caller's wait for one command; leaving the context ends the subscription."""
-
-    def __init__(self, waiting: dict[str, list[asyncio.Future[Receipt]]], command_id: str) -> None:
-        self._waiting = waiting
-        self._command_id = command_id
-        self._future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-
-    def __enter__(self) -> Self:
-        self._waiting[self._command_id].append(self._future)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        futures = self._waiting[self._command_id]
-        futures.remove(self._future)
-        if not futures:
-            del self._waiting[self._command_id]
-
-    async def final(self, seconds: float) -> Receipt | None:
-        """The final receipt if there is one within the time."""
-        if not self._future.done():
-            await asyncio.wait((self._future,), timeout=seconds)
-        return self._future.result() if self._future.done() else None
+        for receipt in reading.result():
+            if receipt is not None and receipt.is_final:
+                for expectation in self._waiting.get(str(receipt.id), ()):
+                    expectation.deliver(receipt)

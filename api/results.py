@@ -52,7 +52,7 @@ class Results:
         if receipt is None or not may_see(credential, receipt):
             raise not_found()
         if seconds and not receipt.is_final:
-            receipt = await self._submit.wait(receipt, seconds)
+            [receipt] = await self._submit.wait([receipt], seconds)
         return json_response(receipt.as_json())
 
     async def many(self, request: Request) -> Response:

@@ -160,7 +160,7 @@ class Submit:
             if isinstance(answer, Receipt) and not answer.replayed and answer.status is Status.ACCEPTED
         ]
         if hints:
-            self._hints.add(hints)
+            _ = self._hints.add(hints)  # nobody waits for a hint
         return answers
 
     async def wait(self, receipts: Sequence[Receipt], seconds: float) -> list[Receipt]:

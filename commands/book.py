@@ -267,11 +267,11 @@ class Book:
             return None
         account = self.account(side.account)
         if side.name == "held":
-            account = account._replace(held_nano=account.held_nano + change_nano)
-            balance = account.held_nano
+            balance = account.held_nano + change_nano
+            account = Account(account.id, account.available_nano, balance)
         else:
-            account = account._replace(available_nano=account.available_nano + change_nano)
-            balance = account.available_nano
+            balance = account.available_nano + change_nano
+            account = Account(account.id, balance, account.held_nano)
         if balance < 0:
             message = f"{side} would fall to {balance}"
             raise ValueError(message)

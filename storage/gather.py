@@ -1,5 +1,5 @@
 """Gathering: what arrives while a flush is under way goes with the next one, so concurrent callers share its cost.
-No timer: an idle system flushes a single item at once."""
+No timer: an idle system flushes at once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,26 +11,22 @@ R = TypeVar("R")
 
 
 class Gather(Generic[T, R]):
-    """Calls `flush` with many items at once, one flush at a time. The flush answers for each item in the same order; an
-    answer that is an exception is raised to that item's caller, an exception raised goes to all."""
+    """Calls `flush` with the items of many callers at once, one flush at a time; it answers for each item, in order.
+    What it raises goes to every caller of that flush."""
 
-    def __init__(self, flush: Callable[[list[T]], Awaitable[Sequence[R | Exception]]], items_max: int) -> None:
+    def __init__(self, flush: Callable[[list[T]], Awaitable[Sequence[R]]], items_max: int) -> None:
         self._flush = flush
         self._items_max = items_max
-        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
+        self._waiting: list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]] = []
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, item: T) -> asyncio.Future[R]:
-        """The future answer. Items added in order are flushed in order."""
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+    def add(self, items: Sequence[T]) -> "asyncio.Future[Sequence[R]]":
+        """The future answers. Items are flushed in the order in which they were added."""
+        future: asyncio.Future[Sequence[R]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((items, future))
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         return future
-
-    def put(self, item: T) -> None:
-        """`add`, for who wants no answer."""
-        self.add(item).add_done_callback(lambda future: future.cancelled() or future.exception())
 
     async def close(self) -> None:
         """Wait for what is under way."""
@@ -41,17 +37,29 @@ class Gather(Generic[T, R]):
     async def _run(self) -> None:
         try:
             while self._waiting:
-                taken, self._waiting = self._waiting[: self._items_max], self._waiting[self._items_max :]
+                taken = self._take()
                 try:
-                    answers = await self._flush([item for item, _ in taken])
+                    answers = await self._flush([item for items, _ in taken for item in items])
                 except Exception as error:  # noqa: BLE001 - handed to every caller
-                    answers = [error] * len(taken)
-                for (_, future), answer in zip(taken, answers, strict=True):
-                    if future.done():  # the caller has gone
-                        continue
-                    if isinstance(answer, Exception):
-                        future.set_exception(answer)
-                    else:
-                        future.set_result(answer)
+                    for _, future in taken:
+                        if not future.done():
+                            future.set_exception(error)
+                    continue
+                start = 0
+                for items, future in taken:
+                    if not future.done():  # else the caller has gone
+                        future.set_result(answers[start : start + len(items)])
+                    start += len(items)
         finally:
             self._task = None
+
+    def _take(self) -> list[tuple[Sequence[T], "asyncio.Future[Sequence[R]]"]]:
+        """The callers whose items fit into one flush, one at least."""
+        size = count = 0
+        for items, _ in self._waiting:
+            if count and size + len(items) > self._items_max:
+                break
+            size += len(items)
+            count += 1
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        return taken

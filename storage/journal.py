@@ -31,7 +31,7 @@ _ROWS_MAX = 1_000
 
 _COLUMNS = "id, kind, actor, asset, partition, status, accepted_at, finished_at, result, rejection, fingerprint"
 
-_INSERT = f"""
+_INSERT = """
 INSERT INTO commands (id, kind, asset, partition, actor, payload, status, idempotency_key, fingerprint, accepted_at,
     run_at, not_after)
 SELECT v.id, v.kind, v.asset, v.partition, v.actor, v.payload,
@@ -41,8 +41,8 @@ FROM unnest($1::uuid[], $2::text[], $3::text[], $4::smallint[], $5::bigint[], $6
     $9::timestamptz[], $10::timestamptz[])
     AS v(id, kind, asset, partition, actor, payload, idempotency_key, fingerprint, run_at, not_after)
 ON CONFLICT DO NOTHING
-RETURNING {_COLUMNS}
-"""  # noqa: S608 - constant
+RETURNING id, status, accepted_at
+"""
 
 _READ = f"SELECT {_COLUMNS} FROM commands WHERE id = ANY($1::uuid[])"  # noqa: S608 - constant
 
@@ -153,7 +153,7 @@ class Journal:
         self._settings = settings
         self._accepting = _Line(settings, "accept", ACCEPT_SECONDS)
         self._reading = _Line(settings, "read", _READ_SECONDS)
-        self._accepts: Gather[Submission, Receipt] = Gather(self._flush, _ROWS_MAX)
+        self._accepts: Gather[Submission, Receipt | Exception] = Gather(self._flush, _ROWS_MAX)
         self._reads: Gather[UUID, Receipt | None] = Gather(self._read, _ROWS_MAX)
         self._unfinished: dict[int, int] = {}
         self._backlog = 0
@@ -165,17 +165,20 @@ class Journal:
         await self._accepting.close()
         await self._reading.close()
 
-    async def accept(self, submission: Submission) -> Receipt:
-        """The receipt of the command, durable. Raises KeyReused, Overloaded, TooManyUnfinished, Unavailable."""
-        return await self._accepts.add(submission)
+    async def accept(self, submissions: Sequence[Submission]) -> Sequence[Receipt | Exception]:
+        """For each its durable receipt, or why it is refused: KeyReused, Overloaded, TooManyUnfinished.
+
+        Raises Unavailable when none is known to be accepted; a submission with a key may then be sent again.
+        """
+        return await self._accepts.add(submissions)
 
     async def read(self, command_id: UUID) -> Receipt | None:
         """The receipt of a command, or None when there is no such command. Raises Unavailable."""
-        return await self.look(command_id)
+        return (await self.look([command_id]))[0]
 
-    def look(self, command_id: UUID) -> "asyncio.Future[Receipt | None]":
-        """`read`, for who does not want to wait."""
-        return self._reads.add(command_id)
+    def look(self, command_ids: Sequence[UUID]) -> "asyncio.Future[Sequence[Receipt | None]]":
+        """`read` of many, for who does not want to wait."""
+        return self._reads.add(command_ids)
 
     async def _read(self, ids: list[UUID]) -> Sequence[Receipt | None]:
         rows = await self._reading.fetch(_READ, ids, deadline=time.monotonic() + _READ_SECONDS)
@@ -185,23 +188,35 @@ class Journal:
     async def _flush(self, submissions: list[Submission]) -> Sequence[Receipt | Exception]:
         deadline = time.monotonic() + ACCEPT_SECONDS
         refused = await self._refusals(submissions, deadline)
-        admitted = [submission for submission in submissions if submission.id not in refused]
-        receipts = await self._insert(admitted, deadline) if admitted else {}
-        return [refused.get(submission.id) or receipts[submission.id] for submission in submissions]
+        admitted = (
+            [submission for submission in submissions if submission.id not in refused] if refused else submissions
+        )
+        answers = await self._insert(admitted, deadline) if admitted else {}
+        return [refused.get(submission.id) or answers[submission.id] for submission in submissions]
 
     async def _insert(self, submissions: list[Submission], deadline: float) -> dict[UUID, Receipt | Exception]:
         """One INSERT; what it passes over is there already: by its id (a repeat after a lost answer) or its key."""
         rows = await self._accepting.fetch(_INSERT, *zip(*submissions, strict=True), deadline=deadline)
+        inserted = {row[0]: row for row in rows}
+        answers: dict[UUID, Receipt | Exception] = {}
+        for id_, kind, asset, partition, actor, *_ in submissions:
+            if id_ in inserted:
+                _, status, accepted_at = inserted[id_]
+                answers[id_] = Receipt(
+                    id_, kind, actor, asset, partition, Status(status), accepted_at, None, None, None
+                )
+        if len(answers) < len(submissions):
+            passed_over = [submission for submission in submissions if submission.id not in answers]
+            answers |= await self._find(passed_over, deadline)
+        return answers
+
+    async def _find(self, submissions: list[Submission], deadline: float) -> dict[UUID, Receipt | Exception]:
+        rows = await self._accepting.fetch(_READ, [submission.id for submission in submissions], deadline=deadline)
         answers: dict[UUID, Receipt | Exception] = {row["id"]: receipt_of(row) for row in rows}
-        passed_over = [submission for submission in submissions if submission.id not in answers]
-        if not passed_over:
-            return answers
-        rows = await self._accepting.fetch(_READ, [submission.id for submission in passed_over], deadline=deadline)
-        answers |= {row["id"]: receipt_of(row) for row in rows}
-        scopes = [(submission.actor or 0, submission.idempotency_key) for submission in passed_over]
+        scopes = [(submission.actor or 0, submission.idempotency_key) for submission in submissions]
         rows = await self._accepting.fetch(_READ_BY_KEY, *zip(*scopes, strict=True), deadline=deadline)
         by_key = {(row["scope"], row["idempotency_key"]): row for row in rows}
-        for submission, scope in zip(passed_over, scopes, strict=True):
+        for submission, scope in zip(submissions, scopes, strict=True):
             if submission.id in answers:
                 continue
             row = by_key.get(scope)

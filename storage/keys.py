@@ -70,10 +70,9 @@ async def list_keys(engine: AsyncEngine) -> list[dict[str, object]]:
         return [dict(row) for row in result.mappings()]
 
 
-async def find_key(engine: AsyncEngine, key: str) -> Credential | None:
-    """Who holds the key, or None when it is unknown or revoked. The look-up is by hash: its timing tells nothing of a
-    key."""
-    statement = select(api_keys).where(api_keys.c.hash == hash_of(key), api_keys.c.revoked_at.is_(None))
+async def find_key(engine: AsyncEngine, key_hash: bytes) -> Credential | None:
+    """Who holds the key of this hash, or None when it is unknown or revoked. Its timing tells nothing of any key."""
+    statement = select(api_keys).where(api_keys.c.hash == key_hash, api_keys.c.revoked_at.is_(None))
     async with engine.connect() as connection:
         row = (await connection.execute(statement)).mappings().first()
     return None if row is None else Credential(row["id"], Role(row["role"]), row["user_id"])

@@ -4,9 +4,9 @@
 |--------|-------------|------|
 | begin  | 1           | BEGIN, and lock the partitions under their fences |
 | claim  | 1           | the next accepted commands of those partitions, in journal order |
-| load   | 1 a table and round; accounts once, last | SELECT … FOR UPDATE by key: one global lock order |
+| load   | 1 a table and round; accounts once, last | SELECT … FOR UPDATE by key: one lock order |
 | write  | 1           | every change, record and outcome, as arrays, in one statement |
-| commit | 1           | the platform's balances and COMMIT together, so that their hot rows are locked for a flush only |
+| commit | 1           | the platform's balances with COMMIT: their hot rows are locked for one flush only |
 
 The number does not depend on how many commands the batch holds. Leaving without commit rolls back. A COMMIT whose
 answer was lost needs no special care: the next claim waits on the partition's row for that transaction to end, and
