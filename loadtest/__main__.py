@@ -9,8 +9,9 @@ import typer
 import uvloop
 from rich.console import Console
 
+from loadtest.baseline import PgbenchFailed
 from loadtest.client import Unreachable
-from loadtest.compare import ComparePlan, compare
+from loadtest.compare import ComparePlan, Untrue, compare
 from loadtest.history import BadHistory
 from loadtest.populate import SetupFailed
 from loadtest.replay import replay
@@ -115,7 +116,7 @@ def _finish(work: Callable[[Console], Awaitable[RunResult]], json_file: Path | N
             json_file.write_text(json.dumps(result.figures, indent=2) + "\n")
     except BadHistory as error:
         raise typer.BadParameter(str(error)) from None
-    except (StackFailed, SetupFailed, Unreachable, OSError) as error:
+    except (StackFailed, SetupFailed, PgbenchFailed, Untrue, Unreachable, OSError) as error:
         console.print(str(error), style="bold red", markup=False)
         raise typer.Exit(1) from None
     if not result.good:

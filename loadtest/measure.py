@@ -63,6 +63,8 @@ class Tally:
     accepted: int = 0
     final: int = 0
     unfinished: int = 0
+    broken_up: int = 0
+    """Bodies of which the server took a part only: the rest, sent again, may have lost its place in the order."""
     last_accepted: float = 0.0
     last_final: float = 0.0
     statuses: Counter[str] = field(default_factory=Counter)

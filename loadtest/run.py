@@ -50,8 +50,8 @@ def unused_base() -> int:
 async def run(target: Target, plan: Plan, console: Console, title: str = "load") -> RunResult:
     """Sets up a marketplace of its own, trades on it, prints and returns what came of it.
 
-    Good is: every submission has its final outcome, none failed, the order of each item kept the model's promises, and
-    the audit did not find anything broken.
+    Good is: every submission has its final outcome, none failed, the outcomes are those that the order within each item
+    promises (unless the server broke bodies up), and the audit finds nothing broken.
     """
     base = unused_base()
     market = Marketplace(
@@ -74,4 +74,5 @@ async def run(target: Target, plan: Plan, console: Console, title: str = "load")
     verdict = await audit(target.environment)
     print_verdict(console, verdict)
     figures = {"plan": asdict(plan), "url": target.url, **tally.as_json(), "audit": asdict(verdict)}
-    return RunResult(tally.sound() and not tally.unforeseen and verdict.held is not False, figures)
+    as_foreseen = not tally.unforeseen or tally.broken_up > 0
+    return RunResult(tally.sound() and as_foreseen and verdict.held is not False, figures)

@@ -91,6 +91,7 @@ class Submitter:
                 self._settle(sending, answer, sampled)
             else:
                 accepted.append((sending, answer["id"]))
+        self._tally.broken_up += 0 < len(again) < len(body)
         for sending, command_id in accepted:
             self._settle(sending, await self._result(command_id, deadline), sampled)
         return again
