@@ -60,6 +60,8 @@ def actor_for(credential: Credential, command: type[Command], actor: int | None)
         if actor not in (None, credential.user_id):
             raise Problem(403, "forbidden", "The key is bound to another user.")
         return credential.user_id
+    if credential.role is Role.FEED and actor is not None:
+        raise Problem(403, "forbidden", "A feed's key sends in nobody's name.")
     return actor
 
 
