@@ -1,0 +1,136 @@
+"""Idempotency keys: sent twice, it happens once; and the second answer is the first one's."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from storage.keys import Role
+from tests.api.api import Api, assert_problem
+from tests.market import TON, buy, register, set_price
+
+
+def keyed(command: dict[str, Any], key: str) -> dict[str, Any]:
+    return command | {"idempotency_key": key}
+
+
+async def test_a_repeated_key_answers_with_the_first_receipt(api: Api) -> None:
+    first = await api.operator.post("/v1/commands", json=keyed(set_price(60, 1), "again"))
+    assert "idempotency-replayed" not in first.headers
+    async with api.unchanged():
+        second = await api.operator.post("/v1/commands", json=keyed(set_price(60, 1), "again"))
+    assert second.headers["idempotency-replayed"] == "true"
+    assert (second.status_code, second.json()) == (first.status_code, first.json())
+    assert second.headers["location"] == first.headers["location"] == f"/v1/commands/{first.json()['id']}"
+
+
+async def test_a_repeat_after_the_outcome_tells_the_outcome(api: Api) -> None:
+    [done] = await api.settle([keyed(register(61), "done")])
+    assert done["status"] == "succeeded"
+    async with api.unchanged():
+        repeat = await api.operator.post("/v1/commands", json=keyed(register(61), "done"), headers={"Prefer": "wait=5"})
+    assert (repeat.status_code, repeat.json()) == (200, done)
+    assert repeat.headers["idempotency-replayed"] == "true"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [set_price(62, 1, 2 * TON), set_price(62, 2), set_price(62, 1, None), buy(62, 1)],
+    ids=["another price", "another item", "no price", "another kind"],
+)
+async def test_a_key_with_another_payload_is_refused(api: Api, other: dict[str, Any]) -> None:
+    await api.operator.post("/v1/commands", json=keyed(set_price(62, 1), "reused"))
+    async with api.unchanged():
+        response = await api.operator.post("/v1/commands", json=keyed(other, "reused"))
+        assert_problem(response, 422, "idempotency_key_reused")
+
+
+async def test_the_same_payload_written_otherwise_is_the_same(api: Api) -> None:
+    first = await api.send(keyed(set_price(63, 1), "form"))
+    text = (
+        '{"payload": {"price_nano" :1000000000,\n"nft_id":"1"},'
+        '"idempotency_key":"f\\u006frm", "actor":63, "kind":"nft.set_price"}'
+    )
+    second = await api.operator.post("/v1/commands", content=text, headers={"Content-Type": "application/json"})
+    assert second.json()["id"] == first["id"]
+
+
+async def test_the_key_may_come_as_a_header(api: Api) -> None:
+    headers = {"Idempotency-Key": "by header"}
+    first = await api.operator.post("/v1/commands", json=set_price(64, 1), headers=headers)
+    second = await api.operator.post("/v1/commands", json=set_price(64, 1), headers=headers)
+    third = await api.send(keyed(set_price(64, 1), "by header"))
+    both = await api.operator.post("/v1/commands", json=keyed(set_price(64, 1), "by header"), headers=headers)
+    assert {first.json()["id"], second.json()["id"], third["id"], both.json()["id"]} == {first.json()["id"]}
+
+
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [("one", "other"), ("", None), ("x" * 256, None), ("one", "")],
+    ids=["disagreeing", "empty", "too long", "empty in the body"],
+)
+async def test_a_wrong_key_in_the_header_is_refused(api: Api, header: str, body: str | None) -> None:
+    command = set_price(65, 1) if body is None else keyed(set_price(65, 1), body)
+    async with api.unchanged():
+        response = await api.operator.post("/v1/commands", json=command, headers={"Idempotency-Key": header})
+        assert_problem(response, 422, "invalid", ["idempotency_key"])
+
+
+async def test_a_key_may_be_anything_printable_of_255_characters(api: Api) -> None:
+    for key in ("x" * 255, "🎁" * 255, " ", "' OR 1=1 --", "\u202e", "a/b?c=d&e#f%00"):
+        first = await api.send(keyed(set_price(66, 1), key))
+        assert (await api.send(keyed(set_price(66, 1), key)))["id"] == first["id"]
+
+
+async def test_the_same_key_of_another_actor_is_another_command(api: Api) -> None:
+    receipts = [await api.send(keyed(set_price(actor, 1), "shared")) for actor in (67, 68)]
+    receipts.append(await api.send(keyed(register(67), "shared")))  # of no actor
+    assert len({receipt["id"] for receipt in receipts}) == 3
+
+
+async def test_the_same_key_through_another_credential_is_the_same_actors(api: Api) -> None:
+    first = await api.send(keyed(set_price(69, 1), "mine"))
+    user = await api.as_role(Role.USER, 69)
+    command = {name: value for name, value in set_price(69, 1).items() if name != "actor"}
+    assert (await user.post("/v1/commands", json=keyed(command, "mine"))).json()["id"] == first["id"]
+
+
+async def test_a_user_learns_nothing_of_anothers_keys(api: Api) -> None:
+    await api.send(keyed(set_price(70, 1), "private"))
+    other = await api.as_role(Role.USER, 71)
+    response = await other.post("/v1/commands", json=keyed(set_price(71, 1, 2 * TON), "private"))
+    assert (response.status_code, response.json()["actor"]) == (202, 71)
+    assert "idempotency-replayed" not in response.headers
+
+
+async def test_fifty_duplicates_at_once_are_one_command(api: Api) -> None:
+    command = keyed(set_price(72, 1), "storm")
+    answers = await asyncio.gather(*(api.operator.post("/v1/commands", json=command) for _ in range(50)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert Counter(answer.headers.get("idempotency-replayed") for answer in answers) == {"true": 49, None: 1}
+    assert await api.count("actor = 72") == 1
+
+
+async def test_of_fifty_payloads_under_one_key_one_is_accepted(api: Api) -> None:
+    commands = [keyed(set_price(73, number), "race") for number in range(1, 51)]
+    answers = await asyncio.gather(*(api.operator.post("/v1/commands", json=command) for command in commands))
+    assert Counter(answer.status_code for answer in answers) == {202: 1, 422: 49}
+    assert await api.count("actor = 73") == 1
+
+
+async def test_duplicates_within_a_batch_are_one_command(api: Api) -> None:
+    commands = [keyed(set_price(74, 1), "twin"), keyed(set_price(74, 1), "twin"), keyed(set_price(74, 2), "twin")]
+    response = await api.operator.post("/v1/commands/batch", json={"commands": commands})
+    first, second, third = response.json()["receipts"]
+    assert first["id"] == second["id"]
+    assert third["code"] == "idempotency_key_reused"
+    assert await api.count("actor = 74") == 1
+
+
+async def test_a_refused_command_leaves_its_key_unused(api: Api) -> None:
+    bad = keyed(set_price(75, 1, 1), "later")
+    assert (await api.operator.post("/v1/commands", json=bad)).status_code == 422
+    good = await api.operator.post("/v1/commands", json=keyed(set_price(75, 1), "later"))
+    assert (good.status_code, good.headers.get("idempotency-replayed")) == (202, None)
