@@ -46,7 +46,7 @@ def make_app(settings: Settings) -> Starlette:
             service.cancel()
         await submit.close()
         await journal.close()
-        await redis.aclose(close_connection_pool=True)
+        await redis.aclose()
         await engine.dispose()
 
     async def alive(_: Request) -> Response:

@@ -8,6 +8,7 @@ import asyncio
 import os
 import time
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
@@ -61,6 +62,7 @@ FROM (SELECT status FROM commands WHERE actor = $1 ORDER BY id DESC LIMIT 10 * $
 
 _BACKLOG = "SELECT count(*) FROM (SELECT 1 FROM commands WHERE status = 'accepted' LIMIT $1) AS waiting"
 _BACKLOG_SECONDS = 1.0
+_ACTORS_MAX = 100_000
 
 
 class KeyReused(Exception):
@@ -234,23 +236,29 @@ class Journal:
         if time.monotonic() - self._backlog_read_at > _BACKLOG_SECONDS:
             rows = await self._accepting.fetch(_BACKLOG, self._settings.backlog_max, deadline=deadline)
             self._backlog, self._backlog_read_at = rows[0][0], time.monotonic()
+        if len(self._unfinished) > _ACTORS_MAX:
+            self._unfinished.clear()
         refused: dict[UUID, Exception] = {}
+        admitted: Counter[int] = Counter()
+        counted: set[int] = set()
         limit = self._settings.actor_unfinished_max
-        recounted: set[int] = set()
         for submission in submissions:
             actor = submission.actor
             if self._backlog >= self._settings.backlog_max:
                 refused[submission.id] = Overloaded(self._settings.backlog_max)
                 continue
             if actor is not None:
-                if self._unfinished.get(actor, 0) >= limit and actor not in recounted:
+                unfinished = self._unfinished.get(actor, 0)
+                if unfinished >= limit and actor not in counted:
                     rows = await self._accepting.fetch(_UNFINISHED, actor, limit, deadline=deadline)
-                    self._unfinished[actor] = rows[0][0]
-                    recounted.add(actor)
-                if self._unfinished.get(actor, 0) >= limit:
+                    unfinished = rows[0][0] + admitted[actor]
+                    counted.add(actor)
+                self._unfinished[actor] = unfinished
+                if unfinished >= limit:
                     refused[submission.id] = TooManyUnfinished(limit)
                     continue
-                self._unfinished[actor] = self._unfinished.get(actor, 0) + 1
+                self._unfinished[actor] += 1
+                admitted[actor] += 1
             self._backlog += 1
         return refused
 

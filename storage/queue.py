@@ -91,7 +91,9 @@ def connect_redis(settings: Settings) -> ArqRedis:
         retry=Retry(NoBackoff(), 0),
         health_check_interval=15,
     )
-    return ArqRedis(pool, job_serializer=serialize, job_deserializer=deserialize)
+    redis = ArqRedis(pool, job_serializer=serialize, job_deserializer=deserialize)
+    redis.auto_close_connection_pool = True  # it is given its pool, but nobody else has it
+    return redis
 
 
 def tag(partition: int) -> str:

@@ -1,0 +1,49 @@
+"""A journal to work on without HTTP: submissions of commands, and what came of them."""
+
+from datetime import datetime
+from typing import Any
+
+from commands.command import KINDS
+from storage.journal import Journal, Receipt, Submission, fingerprint_of, new_id, partition_of
+from storage.settings import Settings
+
+
+def submission(
+    settings: Settings,
+    body: dict[str, Any],
+    *,
+    key: str | None = None,
+    run_at: datetime | None = None,
+    not_after: datetime | None = None,
+) -> Submission:
+    """What the API makes of a body like those of tests.market."""
+    command = KINDS[body["kind"]].model_validate(body["payload"])
+    actor = body.get("actor")
+    command_id = new_id()
+    payload = command.model_dump_json()
+    asset = command.asset(command_id, actor)
+    return Submission(
+        command_id,
+        body["kind"],
+        asset,
+        partition_of(asset, settings.partitions),
+        actor,
+        payload,
+        key,
+        fingerprint_of(body["kind"], payload),
+        run_at,
+        not_after,
+    )
+
+
+async def accept(journal: Journal, settings: Settings, *bodies: dict[str, Any]) -> list[Receipt]:
+    """The receipts of commands that nothing speaks against."""
+    answers = await journal.accept([submission(settings, body) for body in bodies])
+    receipts = [answer for answer in answers if isinstance(answer, Receipt)]
+    assert len(receipts) == len(bodies), answers
+    return receipts
+
+
+async def statuses(journal: Journal, receipts: list[Receipt]) -> list[str]:
+    found = await journal.look([receipt.id for receipt in receipts])
+    return [receipt.status if receipt else "none" for receipt in found]

@@ -1,0 +1,61 @@
+"""Settings: wrong ones are named, secrets are not shown."""
+
+import pytest
+
+from commands.terms import Terms
+from storage.settings import Settings, SettingsError, load_settings
+
+URLS = {"SOUK_DATABASE_URL": "postgresql://souk:canary@db/souk", "SOUK_REDIS_URL": "redis://:canary@redis"}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
+    for name, value in URLS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SOUK_DATABASE_URL", "mysql://db/souk"),
+        ("SOUK_REDIS_URL", "http://redis"),
+        ("SOUK_PARTITIONS", "0"),
+        ("SOUK_PARTITIONS", "many"),
+        ("SOUK_BATCH_MAX", "0"),
+        ("SOUK_LEASE_SECONDS", "-1"),
+        ("SOUK_MARKET_FEE_BP", "10000"),
+        ("SOUK_MARKET_FEE_BP", "1.5"),
+        ("SOUK_PRICE_MAX_NANO", str(2**53)),
+    ],
+)
+def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=variable):
+        load_settings()
+
+
+def test_a_missing_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOUK_DATABASE_URL")
+    with pytest.raises(SettingsError, match="SOUK_DATABASE_URL"):
+        load_settings()
+
+
+def test_bounds_the_wrong_way_round_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOUK_PRICE_MIN_NANO", "1000")
+    monkeypatch.setenv("SOUK_PRICE_MAX_NANO", "999")
+    with pytest.raises(SettingsError, match="price_min_nano is larger than price_max_nano"):
+        load_settings()
+
+
+def test_no_secret_is_shown() -> None:
+    settings = load_settings()
+    assert "canary" not in repr(settings) + str(settings)
+    assert "canary" not in str(settings.model_dump())
+
+
+def test_the_terms_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(load_settings(), Terms)
+    monkeypatch.setenv("SOUK_MARKET_FEE_BP", "250")
+    assert load_settings().market_fee_bp == 250
+    assert set(Terms.model_fields) < set(Settings.model_fields)

@@ -1,0 +1,193 @@
+"""What goes on beside the lanes: leases, the sweeper, timers."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage.database import Connection
+from storage.journal import Journal, Receipt, new_id
+from storage.queue import Queue, connect_redis, job_id, queue_name
+from storage.settings import Settings
+from tests.installation import Installer
+from tests.journal import accept, statuses, submission
+from tests.market import register
+from workers.lanes import Lanes
+from workers.leases import Leases, fair_share
+from workers.sweeper import Sweeper
+from workers.timers import Timers
+
+
+@given(st.integers(1, 999), st.lists(st.text(min_size=1), min_size=1, max_size=20, unique=True))
+def test_fair_shares_differ_by_one_and_cover_everything(partitions: int, workers: list[str]) -> None:
+    alive = sorted(workers)
+    shares = [fair_share(partitions, alive, worker) for worker in alive]
+    assert sum(shares) == partitions
+    assert max(shares) - min(shares) <= 1
+
+
+@asynccontextmanager
+async def worker(settings: Settings, name: str, *, leaves: bool = True) -> AsyncIterator[Lanes]:
+    lanes = Lanes(settings, lambda _: None)
+
+    async def changed(_: Collection[int]) -> None:
+        pass
+
+    leases = Leases(settings, name, lanes, changed)
+    task = asyncio.create_task(leases.run())
+    yield lanes
+    task.cancel()
+    if leaves:
+        await leases.leave()
+    elif leases._connection is not None:
+        leases._connection.terminate()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def quick(installer: Installer) -> Settings:
+    return await installer.install(partitions=10, lease_seconds=1)
+
+
+async def test_workers_share_the_partitions_and_a_leaver_hands_back(quick: Settings) -> None:
+    async with worker(quick, "a") as a:
+        await until(lambda: len(a.fences) == 10)
+        async with worker(quick, "b") as b, worker(quick, "c") as c:
+            await until(lambda: sorted(map(len, (a.fences, b.fences, c.fences))) == [3, 3, 4])
+            owned = [*a.fences, *b.fences, *c.fences]
+            assert sorted(owned) == list(range(10))
+        await until(lambda: len(a.fences) == 10)
+
+
+async def test_partitions_of_a_dead_worker_are_taken_with_a_new_fence(quick: Settings) -> None:
+    async with worker(quick, "dead", leaves=False) as dead:
+        await until(lambda: len(dead.fences) == 10)
+        before = dict(dead.fences)
+    async with worker(quick, "heir") as heir:
+        await until(lambda: len(heir.fences) == 10)
+        assert all(heir.fences[partition] > fence for partition, fence in before.items())
+
+
+async def test_a_busy_partition_is_not_handed_back(quick: Settings) -> None:
+    async with worker(quick, "a") as a:
+        await until(lambda: len(a.fences) == 10)
+        a.busy |= {9, 8, 7, 6, 5}
+        async with worker(quick, "b") as b:
+            await until(lambda: len(b.fences) == 5)
+            assert set(b.fences) == {0, 1, 2, 3, 4}
+
+
+# -- the sweeper
+
+
+class Sweep:
+    """A sweeper's one turn, and what it rang for."""
+
+    def __init__(self, settings: Settings, queue: Queue) -> None:
+        self.rung: set[int] = set()
+        self._sweeper = Sweeper(settings, queue, lambda: range(4), self.rung.update, lambda: True)
+
+    async def turn(self) -> set[int]:
+        self.rung.clear()
+        await self._sweeper._turn()
+        return set(self.rung)
+
+    async def close(self) -> None:
+        assert self._sweeper._connection is not None
+        await self._sweeper._connection.close()
+
+
+@pytest.fixture
+async def queue(settings: Settings) -> AsyncIterator[Queue]:
+    redis = connect_redis(settings)
+    await redis.flushdb()
+    yield Queue(redis)
+    await redis.aclose()
+
+
+@pytest.fixture
+async def sweep(settings: Settings, queue: Queue) -> AsyncIterator[Sweep]:
+    sweep = Sweep(settings, queue)
+    yield sweep
+    await sweep.close()
+
+
+async def test_a_command_without_a_hint_is_rung_for_and_enqueued_when_old(
+    sweep: Sweep, queue: Queue, journal: Journal, settings: Settings, lane: Connection
+) -> None:
+    [receipt] = await accept(journal, settings, register(1))
+    assert await sweep.turn() == {receipt.partition}
+    assert await queue.peek(range(4), 10) == {}
+    await lane.execute("UPDATE commands SET accepted_at = accepted_at - interval '1 minute'")
+    await sweep.turn()
+    assert await queue.peek(range(4), 10) == {receipt.partition: [job_id(receipt.partition, receipt.id)]}
+
+
+async def test_jobs_that_stand_for_nothing_are_discarded(
+    sweep: Sweep, queue: Queue, journal: Journal, settings: Settings, lane: Connection
+) -> None:
+    done, waiting = await accept(journal, settings, register(1), register(2))
+    await queue.enqueue([(receipt.partition, receipt.id) for receipt in (done, waiting)])
+    await lane.execute("UPDATE commands SET status = 'rejected', finished_at = now() WHERE id = $1", done.id)
+    await queue.enqueue([(3, new_id()), (3, new_id())])
+    await queue.redis.zadd(queue_name(2), {b"\xd0\xbf garbage": 1.0})
+    assert await sweep.turn() >= {2, 3}
+    left = await queue.peek(range(4), 10)
+    assert left == {waiting.partition: [job_id(waiting.partition, waiting.id)]}
+    assert await sweep.turn() == {waiting.partition}
+
+
+# -- timers
+
+
+async def test_a_due_command_takes_its_place_behind_those_accepted_before(
+    journal: Journal, settings: Settings, lane: Connection
+) -> None:
+    soon = datetime.now(UTC) + timedelta(milliseconds=300)
+    [timer] = await journal.accept([submission(settings, register(1), run_at=soon)])
+    [later] = await journal.accept([submission(settings, register(2), run_at=datetime.now(UTC) + timedelta(hours=1))])
+    [now] = await accept(journal, settings, register(1))
+    assert isinstance(timer, Receipt)
+    assert isinstance(later, Receipt)
+    told: asyncio.Queue[list[tuple[int, UUID]]] = asyncio.Queue()
+    timers = Timers(settings, lambda due: told.put_nowait(list(due)) if due else None)
+    task = asyncio.create_task(timers.run())
+    async with asyncio.timeout(20):
+        assert await told.get() == [(timer.partition, timer.id)]
+    task.cancel()
+    assert await statuses(journal, [timer, later]) == ["accepted", "scheduled"]
+    order = await lane.fetch("SELECT id FROM commands WHERE status = 'accepted' ORDER BY seq")
+    assert [row["id"] for row in order] == [now.id, timer.id]
+    row = await lane.fetchrow("SELECT accepted_at >= run_at AS timely FROM commands WHERE id = $1", timer.id)
+    assert row is not None
+    assert row["timely"]
+    assert timers._connection is not None
+    await timers._connection.close()
+
+
+async def test_a_hundred_thousand_timers_do_not_slow_the_claim(settings: Settings, lane: Connection) -> None:
+    await lane.execute("""
+        INSERT INTO commands (id, kind, asset, partition, payload, status, fingerprint, run_at)
+        SELECT gen_random_uuid(), 'users.register', 'user:1', n % 4, '{}', 'scheduled', '', now() + interval '1 day'
+        FROM generate_series(1, 100000) AS n
+    """)
+    await lane.execute("ANALYZE commands")
+    for statement, index in (
+        ("SELECT * FROM commands WHERE partition = 1 AND status = 'accepted' ORDER BY seq LIMIT 10", "claim"),
+        ("SELECT id FROM commands WHERE status = 'scheduled' AND run_at <= now() ORDER BY run_at LIMIT 9", "timer"),
+    ):
+        plan = await lane.fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}")
+        assert f"commands_{index}_idx" in plan[0][0]
+        top = json.loads(plan[0][0])[0]["Plan"]
+        assert top["Shared Hit Blocks"] + top["Shared Read Blocks"] < 10
