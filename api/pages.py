@@ -6,13 +6,13 @@ The cursor encodes the sort key and id of the last item, so that no item is repe
 import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
-from sqlalchemy import ColumnElement, Select, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Select, literal, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.datastructures import QueryParams
 
@@ -84,7 +84,7 @@ def _cursor_values(cursor: str, sort: str, keys: Sequence[ColumnElement[Any]]) -
     try:
         made_for, *values = from_json(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         typed = [_typed(value, key.type.python_type) for value, key in zip(values, keys, strict=True)]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         made_for, typed = None, []
     if made_for != sort:
         raise Invalid(("cursor", "is not a cursor of this list in this order"))
@@ -93,9 +93,9 @@ def _cursor_values(cursor: str, sort: str, keys: Sequence[ColumnElement[Any]]) -
 
 def _typed(value: Any, wanted: type) -> Any:
     if wanted is datetime:
-        return datetime.fromisoformat(value)
+        return datetime.fromisoformat(value).astimezone(UTC)
     if wanted is UUID:
-        return UUID(value)
+        return UUID(str(value))
     if wanted in (int, Decimal):
         return integer(str(value), "cursor", -BIGINT_MAX, BIGINT_MAX)
     if not isinstance(value, wanted):
@@ -123,12 +123,17 @@ def one_of(column: ColumnElement[Any]) -> Callable[[list[str]], ColumnElement[bo
 
 def one_of_integers(column: ColumnElement[Any], name: str) -> Callable[[list[str]], ColumnElement[bool]]:
     """A filter that passes any of the integers."""
-    return lambda values: column.in_([integer(value, name, -BIGINT_MAX, BIGINT_MAX) for value in values])
+    return lambda values: column.in_([_number(value, name, -BIGINT_MAX) for value in values])
 
 
 def at_least(column: ColumnElement[Any], name: str) -> Callable[[list[str]], ColumnElement[bool]]:
-    return lambda values: column >= integer(values[-1], name, 0, BIGINT_MAX)
+    return lambda values: column >= _number(values[-1], name, 0)
 
 
 def at_most(column: ColumnElement[Any], name: str) -> Callable[[list[str]], ColumnElement[bool]]:
-    return lambda values: column <= integer(values[-1], name, 0, BIGINT_MAX)
+    return lambda values: column <= _number(values[-1], name, 0)
+
+
+def _number(text: str, name: str, minimum: int) -> ColumnElement[Any]:
+    """Wider than some columns: a number that they cannot hold is met by none of their rows, and no error."""
+    return literal(integer(text, name, minimum, BIGINT_MAX), BigInteger)
