@@ -77,13 +77,13 @@ class Api:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Api]:
-    """The application as long as the context lasts."""
+async def running(settings: Settings, *, raise_bugs: bool = True) -> AsyncIterator[Api]:
+    """The application as long as the context lasts; what it answers with 500 is raised here, unless said otherwise."""
     app = make_app(settings)
     engine = make_engine(settings)
     try:
         async with app.router.lifespan_context(app):
-            api = Api(settings, engine, httpx.ASGITransport(app))
+            api = Api(settings, engine, httpx.ASGITransport(app, raise_app_exceptions=raise_bugs))
             api.operator = await api.as_role(Role.OPERATOR)
             yield api
     finally:
