@@ -51,7 +51,7 @@ async def worker(settings: Settings, name: str, *, leaves: bool = True) -> Async
 
 async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the condition is of what runs beside us
             await asyncio.sleep(0)
 
 
