@@ -30,12 +30,15 @@ _PINNED_PLANS = {
 
 
 async def connect(settings: Settings, name: str, *, timeout_seconds: float, pinned_plans: bool = False) -> Connection:
-    """A connection of its own, at most one statement at a time, each bounded by the timeout on both sides."""
+    """A connection of its own, at most one statement at a time, each bounded by the timeout on both sides.
+
+    A transaction whose client falls asleep is ended by the server within the lease: its locks are the next owner's.
+    """
     server_settings = {
         "application_name": f"souk {name}",
         "jit": "off",
         "statement_timeout": f"{int(timeout_seconds * 1000)}",
-        "idle_in_transaction_session_timeout": f"{int(timeout_seconds * 1000)}",
+        "idle_in_transaction_session_timeout": f"{int(settings.lease_seconds * 1000)}",
     }
     return await asyncpg.connect(
         settings.database_url.get_secret_value(),
@@ -43,6 +46,38 @@ async def connect(settings: Settings, name: str, *, timeout_seconds: float, pinn
         command_timeout=timeout_seconds + 1,
         server_settings=server_settings | (_PINNED_PLANS if pinned_plans else {}),
     )
+
+
+class Line:
+    """One connection for one loop: made when needed, made anew when broken."""
+
+    def __init__(self, settings: Settings, name: str, *, timeout_seconds: float, pinned_plans: bool = False) -> None:
+        self._settings = settings
+        self._name = name
+        self._timeout_seconds = timeout_seconds
+        self._pinned_plans = pinned_plans
+        self._connection: Connection | None = None
+
+    async def connected(self) -> Connection:
+        """The connection, in working order as far as anybody knows."""
+        if self._connection is not None and self._connection.is_closed():
+            self.drop()
+        if self._connection is None:
+            self._connection = await connect(
+                self._settings, self._name, timeout_seconds=self._timeout_seconds, pinned_plans=self._pinned_plans
+            )
+        return self._connection
+
+    def drop(self) -> None:
+        """Let go of a connection that cannot be trusted."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close(timeout=self._timeout_seconds)
+            self._connection = None
 
 
 def engine(settings: Settings, *, pool_size: int = 4) -> AsyncEngine:

@@ -19,7 +19,7 @@ import asyncpg
 from pydantic_core import from_json
 
 from commands.outcome import Status
-from storage.database import Connection, Unavailable, connect, is_weather
+from storage.database import Line, Unavailable, is_weather
 from storage.gather import Gather
 from storage.settings import Settings
 
@@ -153,8 +153,8 @@ class Journal:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._accepting = _Line(settings, "accept", ACCEPT_SECONDS)
-        self._reading = _Line(settings, "read", _READ_SECONDS)
+        self._accepting = Line(settings, "accept", timeout_seconds=ACCEPT_SECONDS, pinned_plans=True)
+        self._reading = Line(settings, "read", timeout_seconds=_READ_SECONDS, pinned_plans=True)
         self._accepts: Gather[Submission, Receipt | Exception] = Gather(self._flush, _ROWS_MAX)
         self._reads: Gather[UUID, Receipt | None] = Gather(self._read, _ROWS_MAX)
         self._unfinished: dict[int, int] = {}
@@ -183,7 +183,7 @@ class Journal:
         return self._reads.add(command_ids)
 
     async def _read(self, ids: list[UUID]) -> Sequence[Receipt | None]:
-        rows = await self._reading.fetch(_READ, ids, deadline=time.monotonic() + _READ_SECONDS)
+        rows = await _fetch(self._reading, _READ, ids, deadline=time.monotonic() + _READ_SECONDS)
         found = {row["id"]: receipt_of(row) for row in rows}
         return [found.get(command_id) for command_id in ids]
 
@@ -198,7 +198,7 @@ class Journal:
 
     async def _insert(self, submissions: list[Submission], deadline: float) -> dict[UUID, Receipt | Exception]:
         """One INSERT; what it passes over is there already: by its id (a repeat after a lost answer) or its key."""
-        rows = await self._accepting.fetch(_INSERT, *zip(*submissions, strict=True), deadline=deadline)
+        rows = await _fetch(self._accepting, _INSERT, *zip(*submissions, strict=True), deadline=deadline)
         inserted = {row[0]: row for row in rows}
         answers: dict[UUID, Receipt | Exception] = {}
         for id_, kind, asset, partition, actor, *_ in submissions:
@@ -213,10 +213,10 @@ class Journal:
         return answers
 
     async def _find(self, submissions: list[Submission], deadline: float) -> dict[UUID, Receipt | Exception]:
-        rows = await self._accepting.fetch(_READ, [submission.id for submission in submissions], deadline=deadline)
+        rows = await _fetch(self._accepting, _READ, [submission.id for submission in submissions], deadline=deadline)
         answers: dict[UUID, Receipt | Exception] = {row["id"]: receipt_of(row) for row in rows}
         scopes = [(submission.actor or 0, submission.idempotency_key) for submission in submissions]
-        rows = await self._accepting.fetch(_READ_BY_KEY, *zip(*scopes, strict=True), deadline=deadline)
+        rows = await _fetch(self._accepting, _READ_BY_KEY, *zip(*scopes, strict=True), deadline=deadline)
         by_key = {(row["scope"], row["idempotency_key"]): row for row in rows}
         for submission, scope in zip(submissions, scopes, strict=True):
             if submission.id in answers:
@@ -234,7 +234,7 @@ class Journal:
         """Submissions over a limit. Unfinished commands are counted in the table only when those this process has
         accepted since the last count could reach the limit, so most submissions cost no query."""
         if time.monotonic() - self._backlog_read_at > _BACKLOG_SECONDS:
-            rows = await self._accepting.fetch(_BACKLOG, self._settings.backlog_max, deadline=deadline)
+            rows = await _fetch(self._accepting, _BACKLOG, self._settings.backlog_max, deadline=deadline)
             self._backlog, self._backlog_read_at = rows[0][0], time.monotonic()
         if len(self._unfinished) > _ACTORS_MAX:
             self._unfinished.clear()
@@ -250,7 +250,7 @@ class Journal:
             if actor is not None:
                 unfinished = self._unfinished.get(actor, 0)
                 if unfinished >= limit and actor not in counted:
-                    rows = await self._accepting.fetch(_UNFINISHED, actor, limit, deadline=deadline)
+                    rows = await _fetch(self._accepting, _UNFINISHED, actor, limit, deadline=deadline)
                     unfinished = rows[0][0] + admitted[actor]
                     counted.add(actor)
                 self._unfinished[actor] = unfinished
@@ -263,33 +263,19 @@ class Journal:
         return refused
 
 
-class _Line:
-    """One connection, made when needed and made anew when broken; statements that are safe to repeat."""
-
-    def __init__(self, settings: Settings, name: str, timeout_seconds: float) -> None:
-        self._settings = settings
-        self._name = name
-        self._timeout_seconds = timeout_seconds
-        self._connection: Connection | None = None
-
-    async def close(self) -> None:
-        if self._connection is not None:
-            await self._connection.close(timeout=self._timeout_seconds)
-
-    async def fetch(self, statement: str, *arguments: Any, deadline: float) -> list[asyncpg.Record]:
-        """Repeats in bad weather until the deadline (monotonic seconds), then raises Unavailable."""
-        pause = 0.02
-        while True:
-            try:
-                if self._connection is None or self._connection.is_closed():
-                    self._connection = await connect(
-                        self._settings, self._name, timeout_seconds=self._timeout_seconds, pinned_plans=True
-                    )
-                return await self._connection.fetch(statement, *arguments)
-            except Exception as error:
-                if not is_weather(error):
-                    raise
-                if time.monotonic() + pause > deadline:
-                    raise Unavailable(str(error)) from error
-            await asyncio.sleep(pause)
-            pause *= 2
+async def _fetch(line: Line, statement: str, *arguments: Any, deadline: float) -> list[asyncpg.Record]:
+    """A statement that is safe to repeat: in bad weather it is, until the deadline (monotonic seconds). Raises
+    Unavailable."""
+    pause = 0.02
+    while True:
+        try:
+            return await (await line.connected()).fetch(statement, *arguments)
+        except Exception as error:
+            if not is_weather(error):
+                raise
+            if not isinstance(error, asyncpg.PostgresError):
+                line.drop()
+            if time.monotonic() + pause > deadline:
+                raise Unavailable(str(error)) from error
+        await asyncio.sleep(pause)
+        pause *= 2

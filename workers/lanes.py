@@ -21,7 +21,7 @@ import asyncpg
 
 from commands.decide import decide_all
 from commands.outcome import Outcome, Status
-from storage.database import Connection, connect, is_weather
+from storage.database import Connection, Line, is_weather
 from storage.settings import Settings
 from storage.unit_of_work import Fenced, UnitOfWork
 
@@ -147,7 +147,7 @@ class Lanes:
 
     async def run_lane(self, number: int) -> None:
         """One lane, until stopped."""
-        connection: Connection | None = None
+        line = Line(self._settings, f"lane {number}", timeout_seconds=STATEMENT_SECONDS, pinned_plans=True)
         pause, pause_max = _BACKOFF_SECONDS
         refused = False
         while not self._stopping:
@@ -157,12 +157,8 @@ class Lanes:
                 await self._rung.wait()
                 continue
             try:
-                if connection is None or connection.is_closed():
-                    connection = await connect(
-                        self._settings, f"lane {number}", timeout_seconds=STATEMENT_SECONDS, pinned_plans=True
-                    )
                 run = run_isolated if refused else run_batch
-                batch = await run(connection, self._settings, fences, self._settings.batch_max)
+                batch = await run(await line.connected(), self._settings, fences, self._settings.batch_max)
                 refused, pause = False, _BACKOFF_SECONDS[0]
                 batches, commands, round_trips = self.totals
                 self.totals = batches + 1, commands + len(batch.finished), round_trips + batch.round_trips
@@ -179,12 +175,11 @@ class Lanes:
                     logger.exception("a batch fails again and again")
                 # Two partitions may have inserted the same user at once: one plain repeat tells that from a bug.
                 refused = not is_weather(error)
-                if connection is not None and not isinstance(error, asyncpg.PostgresError):
-                    connection.terminate()
+                if not isinstance(error, asyncpg.PostgresError):
+                    line.drop()
                 await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
                 pause = min(2 * pause, pause_max)
             finally:
                 self.busy -= fences.keys()
             self.ring(again)
-        if connection is not None:
-            await connection.close(timeout=STATEMENT_SECONDS)
+        await line.close()

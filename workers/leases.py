@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from datetime import timedelta
 
-from storage.database import Connection, connect, is_weather
+from storage.database import Connection, Line, is_weather
 from storage.settings import Settings
 from workers.lanes import Lanes
 
@@ -56,7 +56,7 @@ class Leases:
         self._worker_id = worker_id
         self._lanes = lanes
         self._changed = changed
-        self._connection: Connection | None = None
+        self._line = Line(settings, "leases", timeout_seconds=_STATEMENT_SECONDS)
         self.fences = lanes.fences
 
     async def run(self) -> None:
@@ -77,18 +77,18 @@ class Leases:
     async def leave(self) -> None:
         """Hand everything back at once, so that others need not wait for the lease to run out."""
         try:
-            connection = await self._connected()
+            connection = await self._line.connected()
             self.fences.clear()
             await connection.execute("UPDATE partitions SET owner = NULL WHERE owner = $1", self._worker_id)
             await connection.execute(_LEAVE, self._worker_id)
-            await connection.close(timeout=_STATEMENT_SECONDS)
+            await self._line.close()
         except Exception as error:
             if not is_weather(error):
                 raise
             logger.warning("leases are left to run out: %r", error)
 
     async def _tick(self) -> None:
-        connection = await self._connected()
+        connection = await self._line.connected()
         lease = timedelta(seconds=self._settings.lease_seconds)
         await connection.execute(_BEAT, self._worker_id, lease, *self._lanes.totals)
         alive = [row[0] for row in await connection.fetch(_ALIVE)]
@@ -119,11 +119,6 @@ class Leases:
             self.fences.clear()
             self.fences.update(owned)
             await self._changed(came)
-
-    async def _connected(self) -> Connection:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._settings, "leases", timeout_seconds=_STATEMENT_SECONDS)
-        return self._connection
 
 
 def fair_share(partitions: int, alive: list[str], worker_id: str) -> int:

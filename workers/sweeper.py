@@ -12,7 +12,7 @@ from uuid import UUID
 
 from redis.exceptions import RedisError
 
-from storage.database import Connection, connect, is_weather
+from storage.database import Connection, Line, is_weather
 from storage.queue import Queue, job_id
 from storage.settings import Settings
 
@@ -46,18 +46,23 @@ class Sweeper:
         ring: Callable[[Collection[int]], None],
         notices_work: Callable[[], bool],
     ) -> None:
-        self._settings = settings
         self._queue = queue
         self._owned = owned
         self._ring = ring
         self._notices_work = notices_work
-        self._connection: Connection | None = None
+        self._line = Line(settings, "sweeper", timeout_seconds=_STATEMENT_SECONDS, pinned_plans=True)
 
     async def run(self) -> None:
         """Sweep until cancelled."""
+        try:
+            await self._sweep()
+        finally:
+            await self._line.close()
+
+    async def _sweep(self) -> None:
         while True:
             try:
-                await self._turn()
+                await self.turn()
             except RedisError as error:
                 logger.warning("hints are not swept: %s", error)
             except Exception as error:
@@ -67,13 +72,11 @@ class Sweeper:
                 await asyncio.sleep(TURN_SECONDS)
             await asyncio.sleep(TURN_SECONDS if self._notices_work() else TURN_SECONDS_WITHOUT_NOTICES)
 
-    async def _turn(self) -> None:
+    async def turn(self) -> None:
+        """One look at the journal and the queues."""
         owned = list(self._owned())
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(
-                self._settings, "sweeper", timeout_seconds=_STATEMENT_SECONDS, pinned_plans=True
-            )
-        waiting = await self._connection.fetch(_WAITING, owned, _EACH, _OLD_SECONDS)
+        connection = await self._line.connected()
+        waiting = await connection.fetch(_WAITING, owned, _EACH, _OLD_SECONDS)
         self._ring({row["partition"] for row in waiting})
         if not self._notices_work():
             return
@@ -84,13 +87,12 @@ class Sweeper:
             for row in waiting
             if row["old"] and job_id(row["partition"], row["id"]) not in queued.get(row["partition"], ())
         )
-        await self._discard_stale(queued)
+        await self._discard_stale(connection, queued)
 
-    async def _discard_stale(self, queued: dict[int, list[str]]) -> None:
+    async def _discard_stale(self, connection: Connection, queued: dict[int, list[str]]) -> None:
         """Jobs whose command is final, or is none at all."""
-        assert self._connection is not None  # noqa: S101 - made by the turn
         ids = {job: _command_id(job) for jobs in queued.values() for job in jobs}
-        rows = await self._connection.fetch(_STILL_WAITING, [id_ for id_ in ids.values() if id_ is not None])
+        rows = await connection.fetch(_STILL_WAITING, [id_ for id_ in ids.values() if id_ is not None])
         waiting = {row["id"] for row in rows}
         for partition, jobs in queued.items():
             stale = [job for job in jobs if ids[job] not in waiting]

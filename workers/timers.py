@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Collection
 from uuid import UUID
 
-from storage.database import Connection, connect, is_weather
+from storage.database import Line, is_weather
 from storage.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -30,19 +30,20 @@ class Timers:
     """Promotes what is due; `accepted` is told the (partition, id) pairs."""
 
     def __init__(self, settings: Settings, accepted: Callable[[Collection[tuple[int, UUID]]], None]) -> None:
-        self._settings = settings
         self._accepted = accepted
-        self._connection: Connection | None = None
+        self._line = Line(settings, "timers", timeout_seconds=_STATEMENT_SECONDS, pinned_plans=True)
 
     async def run(self) -> None:
         """Promote until cancelled."""
+        try:
+            await self._promote()
+        finally:
+            await self._line.close()
+
+    async def _promote(self) -> None:
         while True:
             try:
-                if self._connection is None or self._connection.is_closed():
-                    self._connection = await connect(
-                        self._settings, "timers", timeout_seconds=_STATEMENT_SECONDS, pinned_plans=True
-                    )
-                due = await self._connection.fetch(_PROMOTE, _DUE_MAX)
+                due = await (await self._line.connected()).fetch(_PROMOTE, _DUE_MAX)
                 self._accepted([(row["partition"], row["id"]) for row in due])
                 if len(due) == _DUE_MAX:
                     continue

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from commands.book import Book, Need, Posting
@@ -16,6 +17,7 @@ from storage.database import Connection, connect, engine
 from storage.journal import Journal
 from storage.settings import Settings
 from storage.unit_of_work import Fenced, UnitOfWork
+from tests.installation import Installer
 from tests.journal import accept, statuses
 from tests.market import TON, buy, fund, receive, register, set_price, transfer
 from workers.lanes import Lanes, run_batch, run_isolated
@@ -232,3 +234,17 @@ async def test_hot_queries_use_their_indexes(journal: Journal, lane: Connection,
         plan = "\n".join(row[0] for row in await lane.fetch(f"EXPLAIN {statement}"))
         assert "Seq Scan" not in plan, plan
         assert "Index" in plan
+
+
+async def test_a_sleeper_in_a_batch_loses_its_locks_within_the_lease(installer: Installer) -> None:
+    settings = await installer.install(lease_seconds=0.5)
+    sleeper = await connect(settings, "sleeper", timeout_seconds=10)
+    heir = await connect(settings, "heir", timeout_seconds=10)
+    async with UnitOfWork(sleeper, settings) as work:
+        await work.begin(ALL)
+        async with asyncio.timeout(5):
+            await heir.execute("UPDATE partitions SET fence = fence + 1")
+        with pytest.raises((asyncpg.InterfaceError, asyncpg.PostgresError)):
+            await work.claim(list(ALL), 10)
+    sleeper.terminate()
+    await heir.close()

@@ -45,8 +45,8 @@ async def worker(settings: Settings, name: str, *, leaves: bool = True) -> Async
     task.cancel()
     if leaves:
         await leases.leave()
-    elif leases._connection is not None:
-        leases._connection.terminate()
+    else:
+        leases._line.drop()
 
 
 async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -100,12 +100,11 @@ class Sweep:
 
     async def turn(self) -> set[int]:
         self.rung.clear()
-        await self._sweeper._turn()
+        await self._sweeper.turn()
         return set(self.rung)
 
     async def close(self) -> None:
-        assert self._sweeper._connection is not None
-        await self._sweeper._connection.close()
+        await self._sweeper._line.close()
 
 
 @pytest.fixture
@@ -172,8 +171,6 @@ async def test_a_due_command_takes_its_place_behind_those_accepted_before(
     row = await lane.fetchrow("SELECT accepted_at >= run_at AS timely FROM commands WHERE id = $1", timer.id)
     assert row is not None
     assert row["timely"]
-    assert timers._connection is not None
-    await timers._connection.close()
 
 
 async def test_a_hundred_thousand_timers_do_not_slow_the_claim(settings: Settings, lane: Connection) -> None:
