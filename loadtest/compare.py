@@ -223,7 +223,7 @@ async def _judged(
     sql, _, single, batches = contestants
     bars = {single.name: SINGLE_BAR, batches.name: BATCH_BAR}
     table = Table(title="trades per second, medians", title_justify="left", title_style="bold")
-    for column in ("", "trades/s", "of pgbench", "bar", "rounds", "trades in all"):
+    for column in ("", "trades/s", "of pgbench", "bar", "trades made"):
         table.add_column(column, justify="right" if column else "left")
     good = True
     for each in contestants:
@@ -234,7 +234,6 @@ async def _judged(
             f"{each.rate:,.0f}",
             f"[{'green' if ratio >= bar else 'bold red'}]{ratio:.2f}[/]",
             f"≥ {bar:.1f}" if bar > 0 else "",
-            " ".join(f"{rate:,.0f}" for rate in each.rates),
             f"{each.trades:,}",
         )
     console.print(table)
