@@ -1,0 +1,229 @@
+"""An installation worked on by real processes, and a load of trades that shows any loss, repeat or disorder."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from storage.audit import audit
+from storage.database import engine as make_engine
+from storage.keys import Role, create_key
+from storage.settings import Settings
+from storage.stack import free_port
+from tests.deadline import eventually
+from tests.installation import PASSWORD, as_environment, connected
+from tests.market import TON, buy, fund, receive, register, set_price
+
+PROJECT = Path(__file__).parents[2]
+START_SECONDS = 60
+STOP_SECONDS = 20
+
+
+class Site:
+    """Processes of one installation, their logs in a directory; nothing of it outlives the context."""
+
+    def __init__(self, settings: Settings, directory: Path) -> None:
+        directory.mkdir(exist_ok=True)
+        self.settings = settings
+        self.engine = make_engine(settings)
+        self.directory = directory
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.client = httpx.AsyncClient(timeout=60)
+        self.key = ""
+
+    # -- processes
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        with (self.directory / f"{len(self.processes)}-{command[0]}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "souk", *command],
+                cwd=PROJECT,
+                env=os.environ | as_environment(self.settings),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.processes.append(process)
+        return process
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        return self.start("worker")
+
+    async def start_api(self) -> None:
+        """Returns when it is ready; `client` asks it as an operator."""
+        _, self.key = await create_key(self.engine, Role.OPERATOR)
+        port = free_port("127.0.0.1")
+        process = self.start("api", "--port", str(port))
+        self.client = httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {self.key}"}, timeout=60
+        )
+
+        async def ready() -> bool:
+            assert process.poll() is None, self.log()
+            try:
+                return (await self.client.get("/readyz")).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        await eventually(ready, START_SECONDS)
+
+    def log(self) -> str:
+        return "\n".join(path.read_text() for path in sorted(self.directory.glob("*.log")))
+
+    async def close(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+            process.wait()
+        await self.client.aclose()
+        await self.engine.dispose()
+
+    # -- what there is to see
+
+    async def value(self, query: str, *arguments: Any) -> Any:
+        async with connected(self.settings) as connection:
+            return await connection.fetchval(query, *arguments)
+
+    async def finished(self) -> int:
+        return int(await self.value("SELECT count(*) FROM commands WHERE finished_at IS NOT NULL"))
+
+    async def all_are_finished(self) -> bool:
+        return bool(await self.value("SELECT count(*) = count(finished_at) FROM commands"))
+
+    async def owners(self) -> dict[str | None, int]:
+        """How many partitions each worker has."""
+        async with connected(self.settings) as connection:
+            rows = await connection.fetch("SELECT owner, count(*) FROM partitions GROUP BY owner")
+            return {row[0]: row[1] for row in rows}
+
+    async def assert_sound(self) -> None:
+        """The audit holds, and no process told a secret or fell over."""
+        broken = {finding.name: finding.broken for finding in await audit(self.engine) if finding.broken}
+        assert not broken
+        log = self.log()
+        assert "Traceback" not in log, log
+        for secret in (PASSWORD, self.key):
+            assert not secret or secret not in log
+
+    # -- commands
+
+    async def submit(self, commands: Sequence[Mapping[str, Any]], wait: int = 0) -> list[dict[str, Any]]:
+        """The receipts of a batch, of which none was refused."""
+        headers = {"Prefer": f"wait={wait}"} if wait else {}
+        response = await self.client.post("/v1/commands/batch", json={"commands": commands}, headers=headers)
+        receipts: list[dict[str, Any]] = response.json()["receipts"]
+        assert all("id" in receipt for receipt in receipts), response.text
+        return receipts
+
+    async def succeed(self, commands: Sequence[Mapping[str, Any]]) -> None:
+        """Submit, and wait until all have succeeded."""
+        receipts = await self.submit(commands, wait=30)
+        assert {receipt["status"] for receipt in receipts} == {"succeeded"}, receipts
+
+
+@asynccontextmanager
+async def site_of(settings: Settings, directory: Path) -> AsyncIterator[Site]:
+    """A site that is found sound when its test has passed."""
+    site = Site(settings, directory)
+    try:
+        yield site
+        await site.assert_sound()
+    finally:
+        await site.close()
+
+
+class Trades:
+    """Items that go to and fro between two users each: listed by the one, bought by the other, and so on.
+
+    Every command succeeds if, and only if, those of its item are executed in the order sent, each once.
+    """
+
+    def __init__(self, items: int = 24, users: int = 8, rounds: int = 30) -> None:
+        self.items = range(1, items + 1)
+        self.users = range(1, users + 1)
+        self._rounds = rounds
+        self.commands_total = items * rounds * 4
+
+    def parties(self, item: int) -> tuple[int, int]:
+        return self.users[item % len(self.users)], self.users[(item + 1 + item % 3) % len(self.users)]
+
+    def setup(self) -> Iterable[list[dict[str, Any]]]:
+        yield [register(user) for user in self.users]
+        yield [fund(user, 10_000 * TON) for user in self.users]
+        yield [receive(item, self.parties(item)[0]) for item in self.items]
+
+    async def prepare(self, site: Site) -> None:
+        for commands in self.setup():
+            await site.succeed(commands)
+
+    async def send(self, site: Site, streams: int = 4) -> None:
+        """Send all, in batches of a round, each stream its own items."""
+
+        async def stream(items: Sequence[int]) -> None:
+            for number in range(self._rounds):
+                price = TON + number
+                batch: list[dict[str, Any]] = []
+                for item in items:
+                    first, second = self.parties(item)
+                    batch += [set_price(first, item, price), buy(second, item, price)]
+                    batch += [set_price(second, item, price), buy(first, item, price)]
+                await site.submit(batch)
+
+        await asyncio.gather(*(stream(self.items[number::streams]) for number in range(streams)))
+
+    async def assert_each_happened_once_in_order(self, site: Site) -> None:
+        """Every command has one outcome, and the effects are those of executing each once, in the order sent."""
+        async with connected(site.settings) as connection:
+            statuses = {
+                row[0]: row[1] for row in await connection.fetch("SELECT status, count(*) FROM commands GROUP BY 1")
+            }
+            setup = 2 * len(self.users) + len(self.items)
+            assert statuses == {"succeeded": setup + self.commands_total}
+            assert await connection.fetchval("SELECT count(*) FROM deals") == self.commands_total // 2
+            owners = {row[0]: row[1] for row in await connection.fetch("SELECT id, owner_id FROM nfts")}
+            assert owners == {item: self.parties(item)[0] for item in self.items}
+            told = await connection.fetchval(
+                "SELECT count(*) FROM events JOIN commands ON commands.id = events.command_id"
+                " WHERE name IN ('nft.priced', 'nft.sold')"
+            )
+            assert told == self.commands_total
+            disorder = await connection.fetchval(
+                "SELECT count(*) FROM (SELECT events.id < lag(events.id) OVER (PARTITION BY asset ORDER BY seq) AS late"
+                " FROM events JOIN commands ON commands.id = command_id WHERE name IN ('nft.priced', 'nft.sold')) AS e"
+                " WHERE late"
+            )
+            assert disorder == 0
+
+
+def end(process: subprocess.Popen[bytes], number: signal.Signals) -> int:
+    """Send the signal and return the exit status."""
+    process.send_signal(number)
+    return process.wait(STOP_SECONDS)
+
+
+def gone(processes: Iterable[psutil.Process], seconds: float) -> bool:
+    """Whether all end within the time; children that nobody waited for count as ended."""
+    deadline = time.monotonic() + seconds
+    while alive := [process for process in processes if is_alive(process)]:
+        if time.monotonic() > deadline:
+            sys.stderr.write(f"still alive: {alive}\n")
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,141 @@
+"""Faults in the middle of a load: every accepted command has one outcome, in order, and the audit holds."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psutil
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from storage.embedded import EmbeddedRedis
+from tests.deadline import eventually
+from tests.installation import connected
+from tests.market import set_price
+from tests.system.conftest import LEASE_SECONDS
+from tests.system.site import Site, Trades, end, site_of
+
+ALL_SECONDS = 60
+
+
+async def until_finished(site: Site, commands: int) -> None:
+    async def enough() -> bool:
+        return await site.finished() >= commands
+
+    await eventually(enough, ALL_SECONDS, f"{commands} commands are never finished")
+
+
+@asynccontextmanager
+async def batch_under_way(site: Site, user_id: int) -> AsyncIterator[None]:
+    """Keeps a user's account locked: within, some worker is in the middle of a transaction, waiting for it."""
+    async with connected(site.settings) as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("SELECT 1 FROM accounts WHERE id = $1 FOR UPDATE", user_id)
+
+        async def waits() -> bool:
+            return bool(
+                await site.value(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND application_name LIKE 'souk lane%' AND wait_event_type = 'Lock'"
+                )
+            )
+
+        await eventually(waits, claim="no worker meets the account")
+        yield
+        await transaction.rollback()
+
+
+async def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(site: Site) -> None:
+    worker = site.start_worker()
+    await site.start_api()
+    trades = Trades()
+    await trades.prepare(site)
+    done = await site.finished()
+    sending = asyncio.create_task(trades.send(site))
+    for third in (1, 2):
+        await until_finished(site, done + third * trades.commands_total // 4)
+        async with batch_under_way(site, trades.users[third]):
+            end(worker, signal.SIGKILL)
+        assert not await site.all_are_finished()
+        worker = site.start_worker()
+    await sending
+    await eventually(site.all_are_finished, ALL_SECONDS)
+    await trades.assert_each_happened_once_in_order(site)
+
+
+async def test_an_emptied_redis_loses_and_repeats_nothing(site: Site) -> None:
+    site.start_worker()
+    await site.start_api()
+    trades = Trades()
+    await trades.prepare(site)
+    done = await site.finished()
+    redis = Redis.from_url(site.settings.redis_url.get_secret_value())
+    sending = asyncio.create_task(trades.send(site))
+    for quarter in (1, 2, 3):
+        await until_finished(site, done + quarter * trades.commands_total // 4)
+        await redis.flushall()
+    await sending
+    await redis.flushall()
+    await redis.aclose()
+    await eventually(site.all_are_finished, ALL_SECONDS)
+    await trades.assert_each_happened_once_in_order(site)
+
+
+async def test_commands_whose_hints_were_lost_before_any_worker_ran_are_executed(site: Site) -> None:
+    await site.start_api()
+    receipts = await site.submit([set_price(1, number) for number in range(1, 101)])
+    redis = Redis.from_url(site.settings.redis_url.get_secret_value())
+    await redis.flushall()
+    await redis.aclose()
+    site.start_worker()
+    await eventually(site.all_are_finished, ALL_SECONDS)
+    assert len(receipts) == await site.finished() == 100
+
+
+async def test_redis_killed_and_started_again_in_the_middle_loses_and_repeats_nothing(site: Site) -> None:
+    with EmbeddedRedis(site.directory.parent / "redis") as redis:
+        settings = site.settings.model_copy(update={"redis_url": SecretStr(redis.url)})
+        async with site_of(settings, site.directory.parent / "own") as own:
+            worker = own.start_worker()
+            await own.start_api()
+            trades = Trades(rounds=10)
+            await trades.prepare(own)
+            done = await own.finished()
+            redis.kill()
+            sending = asyncio.create_task(trades.send(own))
+            await until_finished(own, done + trades.commands_total // 2)
+            redis.start()
+            await sending
+            await eventually(own.all_are_finished, ALL_SECONDS)
+            await trades.assert_each_happened_once_in_order(own)
+            assert worker.poll() is None
+
+
+async def test_a_worker_that_slept_past_its_lease_doubles_nothing(site: Site) -> None:
+    """It sleeps in the middle of a transaction; others take its partitions over, and it wakes up to find it so."""
+    sleeper = site.start_worker()
+    await site.start_api()
+    trades = Trades()
+    await trades.prepare(site)
+    [sleepers_name] = await site.owners()
+    sending = asyncio.create_task(trades.send(site))
+    async with batch_under_way(site, trades.users[0]):
+        sleeper.send_signal(signal.SIGSTOP)
+    assert psutil.Process(sleeper.pid).status() == psutil.STATUS_STOPPED
+    other = site.start_worker()
+    await sending
+    await eventually(site.all_are_finished, ALL_SECONDS)
+    assert sleepers_name not in await site.owners()
+    sleeper.send_signal(signal.SIGCONT)
+
+    async def shared() -> bool:
+        return await site.owners() == dict.fromkeys(await site.owners(), site.settings.partitions // 2)
+
+    await eventually(shared, 10 * LEASE_SECONDS, "the sleeper does not come back to work")
+    await trades.assert_each_happened_once_in_order(site)
+    assert end(other, signal.SIGTERM) == 0
+    receipts = await site.submit([set_price(404, number) for number in range(1, 51)], wait=30)
+    assert {receipt["status"] for receipt in receipts} == {"rejected"}, "the sleeper does not work again"
+    assert sleeper.poll() is None
