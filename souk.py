@@ -124,11 +124,11 @@ def demo(
 @contextmanager
 def _stack(data_dir: Path, host: str, port: int, workers: int, partitions: int) -> Iterator[stack.Processes]:
     """The stack, ready: servers, schema, the operator's key, processes."""
+    port = stack.free_port(host, port)
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ.setdefault("SOUK_PARTITIONS", str(partitions))
     with stack.servers(data_dir.resolve()) as found:
         asyncio.run(_prepare(found, data_dir))
-        port = port or stack.free_port(host)
         with stack.Processes(data_dir, found, host, port, workers) as processes:
             sys.stdout.write(f"ready: {processes.url}\n")
             sys.stdout.flush()

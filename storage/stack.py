@@ -57,9 +57,15 @@ def running(data_dir: Path) -> dict[str, str]:
     return settings
 
 
-def free_port(host: str) -> int:
+def free_port(host: str, wanted: int = 0) -> int:
+    """The port if nobody listens there, for 0 any; else whoever does would be taken for our API. Raises StackError."""
     with socket.socket() as probe:
-        probe.bind((host, 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, wanted))
+        except OSError as error:
+            message = f"port {wanted} of {host} cannot be used ({error.strerror}): choose another --port, or 0 for any"
+            raise StackError(message) from None
         port: int = probe.getsockname()[1]
         return port
 
