@@ -31,6 +31,8 @@ class Stored(NamedTuple):
     key_of: Callable[[Row], Hashable]
     locked: bool
     indexes: tuple[str, ...]
+    moment: str | None
+    """The column of a record's time: that of its batch, the same for all, so the rows do not carry it."""
 
 
 STORED: dict[type[Row], Stored] = {}
@@ -45,17 +47,17 @@ def document(
     def declare(kind: type[D]) -> type[D]:
         fields: tuple[str, ...] = cast("Any", kind)._fields
         key_of = itemgetter(*(fields.index(column) for column in key))
-        STORED[kind] = Stored(table, fields, key, key_of, locked, indexes)
+        STORED[kind] = Stored(table, fields, key, key_of, locked, indexes, moment=None)
         return kind
 
     return declare
 
 
-def record(table: str) -> Callable[[type[D]], type[D]]:
+def record(table: str, *, moment: str | None = None) -> Callable[[type[D]], type[D]]:
     """Declares a NamedTuple as a stored thing that never changes and is never read by a rule."""
 
     def declare(kind: type[D]) -> type[D]:
-        STORED[kind] = Stored(table, cast("Any", kind)._fields, (), hash, locked=False, indexes=())
+        STORED[kind] = Stored(table, cast("Any", kind)._fields, (), hash, locked=False, indexes=(), moment=moment)
         return kind
 
     return declare
@@ -104,7 +106,7 @@ def held(user_id: int) -> Side:
     return Side(user_id, "held")
 
 
-@record("postings")
+@record("postings", moment="at")
 class Posting(NamedTuple):
     """An amount from one account's side to another's. Balances are those of the two sides after it; null for the
     platform's accounts."""
@@ -119,10 +121,9 @@ class Posting(NamedTuple):
     credit_balance_nano: int | None
     document_kind: str | None
     document_id: str | None
-    at: datetime
 
 
-@record("events")
+@record("events", moment="at")
 class Event(NamedTuple):
     """A fact in the past tense, stored with the effects it tells of."""
 
@@ -130,7 +131,6 @@ class Event(NamedTuple):
     name: str
     topics: tuple[str, ...]
     fields: dict[str, Any]
-    at: datetime
 
 
 class Book:
@@ -218,7 +218,7 @@ class Book:
 
     def emit(self, name: str, *topics: str, **fields: Any) -> None:
         """Store an event; fields are JSON values."""
-        self.records.append(Event(self.command_id, name, topics, fields, self.now))
+        self.records.append(Event(self.command_id, name, topics, fields))
 
     # -- money
 
@@ -256,7 +256,6 @@ class Book:
                 self._move(credit, amount_nano),
                 document_kind,
                 None if document_id is None else str(document_id),
-                self.now,
             )
         )
 

@@ -1,13 +1,12 @@
 """Deals: the permanent record of a completed exchange, whatever mechanism made it."""
 
-from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
 from commands.book import Book, record
 
 
-@record("deals")
+@record("deals", moment="made_at")
 class Deal(NamedTuple):
     """Money and items that changed hands. `price_nano` and `seller_nano` are null only for a trade of items."""
 
@@ -19,7 +18,6 @@ class Deal(NamedTuple):
     fee_bp: int
     fee_nano: int
     seller_nano: int | None
-    made_at: datetime
 
 
 @record("deal_items")

@@ -295,7 +295,7 @@ class Buy(_NftCommand, kind="nft.buy", sent_by=USER):
         )
         record_deal(
             book,
-            Deal(envelope.id, "sale", seller_id, buyer_id, price, fee_bp, fee, price - fee, book.now),
+            Deal(envelope.id, "sale", seller_id, buyer_id, price, fee_bp, fee, price - fee),
             [DealItem(envelope.id, nft.id, nft.gift_id, 1, "to_buyer")],
         )
         return {"deal_id": deal_id, "nft_id": nft_id, "seller_id": seller_id, "price_nano": price, "fee_nano": fee}

@@ -47,10 +47,11 @@ ORDER BY c.seq
 
 _OUTCOMES = """
 UPDATE commands SET status = v.status, result = v.result, rejection = v.rejection, error = v.error,
-    finished_at = clock_timestamp()
+    finished_at = $1::timestamptz
 FROM unnest({}) AS v(id, status, result, rejection, error)
-WHERE commands.id = v.id AND commands.status = 'accepted'
+WHERE commands.id = v.id AND commands.finished_at IS NULL
 """
+# Not `status = 'accepted'`: that would let the planner scan the index of all that waits.
 _OUTCOME_TYPES = ("uuid[]", "text[]", "json[]", "json[]", "text[]")
 
 # unnest() flattens arrays of arrays, so an event's topics travel as one text.
@@ -143,10 +144,11 @@ class UnitOfWork:
                     if account < 0:
                         self._platform_nano[account] += change
         shape = tuple(sorted(rows, key=lambda piece: (STORED[piece[1]].table, piece[0])))
-        arrays = [column for piece in shape for column in zip(*rows[piece], strict=True)]
-        arrays += zip(*(_outcome_row(id_, outcome) for id_, outcome in outcomes.items()), strict=True)
+        parameters: list[Any] = [book.now]
+        parameters += [column for piece in shape for column in zip(*rows[piece], strict=True)]
+        parameters += zip(*(_outcome_row(id_, outcome) for id_, outcome in outcomes.items()), strict=True)
         self.round_trips += 1
-        tag = await self._connection.execute(_write_statement(shape), *arrays)
+        tag = await self._connection.execute(_write_statement(shape), *parameters)
         if tag != f"UPDATE {len(outcomes)}":
             message = f"{len(outcomes)} outcomes to write, but the journal said {tag}"
             raise RuntimeError(message)
@@ -179,7 +181,7 @@ def _read(kind: str, payload: str) -> Command:
 def _as_row(record: Row) -> tuple[Any, ...]:
     if isinstance(record, Event):
         topics = _TOPICS_SEPARATOR.join(record.topics)
-        return record.command_id, record.name, topics, to_json(record.fields).decode(), record.at
+        return record.command_id, record.name, topics, to_json(record.fields).decode()
     return record
 
 
@@ -223,11 +225,13 @@ def _select(document: type[Row], by: tuple[str, ...]) -> str:
 
 @cache
 def _write_statement(shape: tuple[tuple[str, type[Row]], ...]) -> str:
-    """One statement for all pieces of a batch: ('insert' or 'update', type) in the order given, outcomes last."""
+    """One statement for all pieces of a batch: ('insert' or 'update', type) in the order given, outcomes last; $1 is the
+    time of the batch."""
     parts: list[str] = []
-    first = 1
+    first = 2
     for operation, kind in shape:
-        table, fields, key, *_ = STORED[kind]
+        stored = STORED[kind]
+        table, fields, key = stored.table, stored.fields, stored.key
         types = _array_types(table, fields)
         source = f"unnest({_parameters(types, first)}) AS v({', '.join(fields)})"
         first += len(types)
@@ -235,7 +239,8 @@ def _write_statement(shape: tuple[tuple[str, type[Row]], ...]) -> str:
             values = ", ".join(
                 f"string_to_array(v.{field}, E'\\x1f')" if field == "topics" else f"v.{field}" for field in fields
             )
-            statement = f"INSERT INTO {table} ({', '.join(fields)}) SELECT {values} FROM {source}"  # noqa: S608
+            moment, now = (f", {stored.moment}", ", $1::timestamptz") if stored.moment else ("", "")
+            statement = f"INSERT INTO {table} ({', '.join(fields)}{moment}) SELECT {values}{now} FROM {source}"  # noqa: S608
         else:
             changes = ", ".join(f"{field} = v.{field}" for field in fields if field not in key)
             match = " AND ".join(f"{table}.{column} = v.{column}" for column in key)

@@ -161,7 +161,7 @@ def forbidden_write() -> Iterator[type[Command]]:
             yield from ()
 
         def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
-            book.add(Posting(book.command_id, 1, "available", 1, "available", 5, None, None, None, None, book.now))
+            book.add(Posting(book.command_id, 1, "available", 1, "available", 5, None, None, None, None))
             return {}
 
     yield Forbidden
