@@ -1,12 +1,13 @@
-"""A site for each test: an installation of its own, found sound when the test is over."""
+"""A site for each test, an installation of its own; and a stack that many share. Both are found sound at the end."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.installation import Installer
 from tests.system.site import Site, site_of
+from tests.system.upstack import SMALL, Up
 
 LEASE_SECONDS = 1.0
 BATCH_MAX = 60  # small, so that a fault finds the load half done
@@ -17,3 +18,14 @@ async def site(installer: Installer, tmp_path: Path) -> AsyncIterator[Site]:
     settings = await installer.install(partitions=8, lease_seconds=LEASE_SECONDS, batch_max=BATCH_MAX)
     async with site_of(settings, tmp_path / "logs") as site:
         yield site
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with Up(tmp_path_factory.mktemp("stack") / "data", *SMALL) as stack:
+        yield stack
+        audited = stack.souk("audit")
+        assert audited.returncode == 0, audited.stdout
+        log = stack.log.read_text()
+        assert "Traceback" not in log
+        assert stack.key not in log

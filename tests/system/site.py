@@ -11,16 +11,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import psutil
 
 from storage.audit import audit
+from storage.database import Connection
 from storage.database import engine as make_engine
 from storage.keys import Role, create_key
 from storage.settings import Settings
 from storage.stack import free_port
 from tests.deadline import eventually
-from tests.installation import PASSWORD, as_environment, connected
+from tests.installation import PASSWORD, as_environment
 from tests.market import TON, buy, fund, receive, register, set_price
 
 PROJECT = Path(__file__).parents[2]
@@ -39,6 +41,7 @@ class Site:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.client = httpx.AsyncClient(timeout=60)
         self.key = ""
+        self._connection: Connection | None = None
 
     # -- processes
 
@@ -87,12 +90,20 @@ class Site:
             process.wait()
         await self.client.aclose()
         await self.engine.dispose()
+        if self._connection is not None:
+            await self._connection.close()
 
     # -- what there is to see
 
-    async def value(self, query: str, *arguments: Any) -> Any:
-        async with connected(self.settings) as connection:
-            return await connection.fetchval(query, *arguments)
+    async def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Each row of a query."""
+        if self._connection is None:
+            self._connection = await asyncpg.connect(self.settings.database_url.get_secret_value())
+        return [tuple(row) for row in await self._connection.fetch(query)]
+
+    async def value(self, query: str) -> Any:
+        """The first value of a query's first row."""
+        return (await self.rows(query))[0][0]
 
     async def finished(self) -> int:
         return int(await self.value("SELECT count(*) FROM commands WHERE finished_at IS NOT NULL"))
@@ -102,9 +113,8 @@ class Site:
 
     async def owners(self) -> dict[str | None, int]:
         """How many partitions each worker has."""
-        async with connected(self.settings) as connection:
-            rows = await connection.fetch("SELECT owner, count(*) FROM partitions GROUP BY owner")
-            return {row[0]: row[1] for row in rows}
+        rows = await self.rows("SELECT owner, count(*) FROM partitions GROUP BY owner")
+        return {row[0]: row[1] for row in rows}
 
     async def assert_sound(self) -> None:
         """The audit holds, and no process told a secret or fell over."""
@@ -183,26 +193,18 @@ class Trades:
 
     async def assert_each_happened_once_in_order(self, site: Site) -> None:
         """Every command has one outcome, and the effects are those of executing each once, in the order sent."""
-        async with connected(site.settings) as connection:
-            statuses = {
-                row[0]: row[1] for row in await connection.fetch("SELECT status, count(*) FROM commands GROUP BY 1")
-            }
-            setup = 2 * len(self.users) + len(self.items)
-            assert statuses == {"succeeded": setup + self.commands_total}
-            assert await connection.fetchval("SELECT count(*) FROM deals") == self.commands_total // 2
-            owners = {row[0]: row[1] for row in await connection.fetch("SELECT id, owner_id FROM nfts")}
-            assert owners == {item: self.parties(item)[0] for item in self.items}
-            told = await connection.fetchval(
-                "SELECT count(*) FROM events JOIN commands ON commands.id = events.command_id"
-                " WHERE name IN ('nft.priced', 'nft.sold')"
-            )
-            assert told == self.commands_total
-            disorder = await connection.fetchval(
-                "SELECT count(*) FROM (SELECT events.id < lag(events.id) OVER (PARTITION BY asset ORDER BY seq) AS late"
-                " FROM events JOIN commands ON commands.id = command_id WHERE name IN ('nft.priced', 'nft.sold')) AS e"
-                " WHERE late"
-            )
-            assert disorder == 0
+        statuses = {row[0]: row[1] for row in await site.rows("SELECT status, count(*) FROM commands GROUP BY 1")}
+        assert statuses == {"succeeded": 2 * len(self.users) + len(self.items) + self.commands_total}
+        assert await site.value("SELECT count(*) FROM deals") == self.commands_total // 2
+        owners = {row[0]: row[1] for row in await site.rows("SELECT id, owner_id FROM nfts")}
+        assert owners == {item: self.parties(item)[0] for item in self.items}
+        executed = """
+            SELECT count(*), count(*) FILTER (WHERE late) FROM (
+                SELECT events.id < lag(events.id) OVER (PARTITION BY asset ORDER BY seq) AS late
+                FROM events JOIN commands ON commands.id = command_id WHERE name IN ('nft.priced', 'nft.sold')
+            ) AS effects
+        """
+        assert await site.rows(executed) == [(self.commands_total, 0)]
 
 
 def end(process: subprocess.Popen[bytes], number: signal.Signals) -> int:

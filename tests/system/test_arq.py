@@ -1,6 +1,7 @@
 """The queues as stock arq sees them: real jobs, listed, enqueued and worked by its own client and worker."""
 
 import json
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,13 +12,22 @@ from arq.worker import Worker, func
 from redis.asyncio import Redis
 
 from tests.deadline import eventually
+from tests.installation import Installer
 from tests.market import TON, buy, fund, receive, register, set_price, transfer
-from tests.system.site import Site
+from tests.system.site import Site, end, site_of
 from workers.worker import execute
 
 
 def as_json(job: dict[str, Any]) -> bytes:
     return json.dumps(job).encode()
+
+
+@pytest.fixture(scope="module")
+async def site(installer: Installer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    """An API; workers are of the tests."""
+    async with site_of(await installer.install(partitions=8), tmp_path_factory.mktemp("arq")) as site:
+        await site.start_api()
+        yield site
 
 
 @pytest.fixture
@@ -49,7 +59,6 @@ def worker_of(site: Site, arq: ArqRedis, queue: str) -> Worker:
 
 
 async def test_a_stock_client_sees_the_jobs_of_a_partition_in_order(site: Site, arq: ArqRedis) -> None:
-    await site.start_api()
     receipts = [(await site.submit([set_price(1, 17, TON + number)]))[0] for number in range(10)]
     queue = queue_of(receipts[0])
 
@@ -68,41 +77,42 @@ async def test_a_stock_client_sees_the_jobs_of_a_partition_in_order(site: Site, 
 
 
 async def test_a_stock_worker_gives_the_outcomes(site: Site, arq: ArqRedis) -> None:
-    await site.start_api()
-    chain = [receive(17, 1), set_price(1, 17), buy(2, 17), transfer(2, 17, 3), set_price(1, 17)]
+    chain = [receive(18, 1), set_price(1, 18), buy(2, 18), transfer(2, 18, 3), set_price(1, 18)]
     receipts = await site.submit([register(1), register(2), register(3), fund(2), *chain])
 
-    async def queued() -> int:
-        return sum([len(await arq.queued_jobs(queue_name=queue)) for queue in {queue_of(one) for one in receipts}])
+    queues = list(dict.fromkeys(queue_of(receipt) for receipt in receipts))  # users before the item they trade
+
+    async def queued() -> set[str]:
+        jobs = [job for queue in queues for job in await arq.queued_jobs(queue_name=queue)]
+        return {job.args[0] for job in jobs} & {receipt["id"] for receipt in receipts}
 
     async def all_are_queued() -> bool:
-        return await queued() == len(receipts)
+        return len(await queued()) == len(receipts)
 
     await eventually(all_are_queued)
-    for queue in dict.fromkeys(queue_of(receipt) for receipt in receipts):  # users before the item they trade
+    for queue in queues:
         worker = worker_of(site, arq, queue)
         await worker.async_run()
         assert worker.jobs_failed == 0
     final = [(await site.client.get(f"/v1/commands/{receipt['id']}")).json() for receipt in receipts]
     assert [one["status"] for one in final] == ["succeeded"] * 8 + ["rejected"]
     assert final[-1]["rejection"]["code"] == "NFT_PERMISSION_DENIED"
-    assert await queued() == 0
+    assert await queued() == set()
 
 
 async def test_a_stock_worker_beside_ours_doubles_nothing(site: Site, arq: ArqRedis) -> None:
-    await site.start_api()
-    site.start_worker()
-    receipts = [receipt for number in range(1, 41) for receipt in await site.submit([register(number)])]
+    ours = site.start_worker()
+    receipts = [receipt for number in range(4_001, 4_041) for receipt in await site.submit([register(number)])]
     for queue in {queue_of(receipt) for receipt in receipts}:
         await worker_of(site, arq, queue).async_run()
     await eventually(site.all_are_finished)
-    assert await site.value("SELECT count(*) FROM events WHERE name = 'user.registered'") == 40
+    assert await site.value("SELECT count(*) FROM events WHERE fields ->> 'user_id' LIKE '40__'") == 40
+    end(ours, signal.SIGTERM)
 
 
 async def test_a_job_of_a_stock_client_is_a_hint_like_ours(site: Site, arq: ArqRedis) -> None:
     """Doubled, or for a command that is final or was never accepted, it changes nothing and does not stay."""
-    await site.start_api()
-    site.start_worker()
+    ours = site.start_worker()
     [receipt] = await site.submit([register(1)], wait=30)
     queue = queue_of(receipt)
     unknown = "0197b0c4-0000-7000-8000-000000000000"
@@ -116,3 +126,4 @@ async def test_a_job_of_a_stock_client_is_a_hint_like_ours(site: Site, arq: ArqR
 
     await eventually(empty)
     assert (await site.client.get(f"/v1/commands/{receipt['id']}")).json() == receipt
+    end(ours, signal.SIGTERM)

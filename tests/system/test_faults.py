@@ -66,12 +66,16 @@ async def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(site: Sit
 
 
 async def test_an_emptied_redis_loses_and_repeats_nothing(site: Site) -> None:
-    site.start_worker()
+    """Emptied before any worker has seen a hint, in the middle of the load, and at its end."""
     await site.start_api()
-    trades = Trades()
-    await trades.prepare(site)
-    done = await site.finished()
     redis = Redis.from_url(site.settings.redis_url.get_secret_value())
+    trades = Trades()
+    for commands in trades.setup():
+        await site.submit(commands)
+    await redis.flushall()
+    site.start_worker()
+    await eventually(site.all_are_finished, ALL_SECONDS)
+    done = await site.finished()
     sending = asyncio.create_task(trades.send(site))
     for quarter in (1, 2, 3):
         await until_finished(site, done + quarter * trades.commands_total // 4)
@@ -81,17 +85,6 @@ async def test_an_emptied_redis_loses_and_repeats_nothing(site: Site) -> None:
     await redis.aclose()
     await eventually(site.all_are_finished, ALL_SECONDS)
     await trades.assert_each_happened_once_in_order(site)
-
-
-async def test_commands_whose_hints_were_lost_before_any_worker_ran_are_executed(site: Site) -> None:
-    await site.start_api()
-    receipts = await site.submit([set_price(1, number) for number in range(1, 101)])
-    redis = Redis.from_url(site.settings.redis_url.get_secret_value())
-    await redis.flushall()
-    await redis.aclose()
-    site.start_worker()
-    await eventually(site.all_are_finished, ALL_SECONDS)
-    assert len(receipts) == await site.finished() == 100
 
 
 async def test_redis_killed_and_started_again_in_the_middle_loses_and_repeats_nothing(site: Site) -> None:
