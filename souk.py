@@ -21,14 +21,13 @@ import uvicorn
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.app import make_app
 from loadtest.demo import demo as trade
 from storage import schema, stack
 from storage.audit import audit as find_broken
+from storage.backlog import backlog
 from storage.database import engine as make_engine
 from storage.embedded import EmbeddedError
 from storage.keys import Role, create_key, list_keys, revoke_key
@@ -311,7 +310,7 @@ def queues(
     console = Console()
     with _interruptible():
         while True:
-            rows = _run(_queues, settings)
+            rows = _run(backlog, settings)
             if as_json:
                 _print_json(rows)
             else:
@@ -321,19 +320,6 @@ def queues(
             if not watch:
                 return
             time.sleep(1)
-
-
-async def _queues(engine: AsyncEngine) -> list[dict[str, Any]]:
-    statement = text("""
-        SELECT id AS partition, depth, coalesce(round(extract(epoch FROM clock_timestamp() - oldest), 3), 0)::float
-            AS oldest_seconds, owner, fence
-        FROM partitions CROSS JOIN LATERAL (
-            SELECT count(*) AS depth, min(accepted_at) AS oldest FROM commands
-            WHERE commands.partition = partitions.id AND status = 'accepted'
-        ) AS waiting ORDER BY id
-    """)
-    async with engine.connect() as connection:
-        return [dict(row) for row in (await connection.execute(statement)).mappings()]
 
 
 def _queue_table(rows: list[dict[str, Any]]) -> Table:

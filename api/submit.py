@@ -4,6 +4,7 @@ A 202 is sent only after the command's row is committed. The hint to the workers
 answer, the command is accepted all the same, and the sweeper finds it.
 """
 
+import asyncio
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -133,6 +134,7 @@ class Submit:
             return []
         if not seconds:
             return await self._store(submissions)
+        until = asyncio.get_running_loop().time() + seconds
         # Subscribed before it is stored, an outcome cannot be missed.
         with self._outcomes.expect([submission.id for submission in submissions]) as expectation:
             answers = await self._store(submissions)
@@ -144,13 +146,9 @@ class Submit:
                         replays.append(answer)
             final = await expectation.wait(seconds)
         if replays:
-            final |= {receipt.id: receipt for receipt in await self.wait(replays, seconds)}
-        return [
-            final[answer.id]._replace(replayed=answer.replayed)
-            if isinstance(answer, Receipt) and answer.id in final
-            else answer
-            for answer in answers
-        ]
+            left = max(0.0, until - asyncio.get_running_loop().time())
+            final |= {receipt.id: receipt._replace(replayed=True) for receipt in await self.wait(replays, left)}
+        return [final.get(answer.id, answer) if isinstance(answer, Receipt) else answer for answer in answers]
 
     async def _store(self, submissions: list[Submission]) -> Sequence[Receipt | Exception]:
         answers = await self._journal.accept(submissions)

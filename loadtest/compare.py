@@ -31,13 +31,13 @@ from loadtest.submit import Submitter
 from loadtest.workload import TON, Marketplace
 
 BATCH = 100
-BATCH_CONNECTIONS = 8
+BATCH_CONNECTIONS = 16
 PRICE_NANO = TON
 IDLE_TRADES = 200
 SINGLE_BAR, BATCH_BAR = 1.0, 2.0
 PROBE_TRADES = 4_800
 """pgbench's first turn: warms it up, and tells how many trades fill a round."""
-METRICS = ("souk_db_round_trips_total", "souk_batches_total", "souk_batch_commands_total")
+_WORKED = "SELECT sum(round_trips), sum(batches), sum(commands) FROM workers"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ComparePlan:
     users: int = 2_000
     items: int = 32_000
     concurrency: int = 128
-    workers: int = 2
+    workers: int = 1
 
 
 @dataclass
@@ -145,12 +145,13 @@ class Comparison:
     @asynccontextmanager
     async def _counting(self, contestant: Contestant, tally: Tally) -> AsyncIterator[None]:
         """What the servers had to do meanwhile, per batch and per trade."""
-        redis_before, metrics_before = await self._redis_calls(), await self._metrics()
+        redis_before, worked_before = await self._redis_calls(), await self._worked()
         yield
         redis_calls = await self._redis_calls() - redis_before
-        metrics = {name: value - metrics_before[name] for name, value in (await self._metrics()).items()}
+        trips, batches, commands = (
+            now - before for now, before in zip(await self._worked(), worked_before, strict=True)
+        )
         costs = {"redis_commands_per_trade": redis_calls / max(tally.final, 1)}
-        trips, batches, commands = (metrics.get(name, 0.0) for name in METRICS)
         if batches:
             costs |= {"round_trips_per_batch": trips / batches, "commands_per_batch": commands / batches}
         contestant.costs.append(costs)
@@ -163,15 +164,9 @@ class Comparison:
         stats = await self._redis.info("commandstats")
         return sum(int(each["calls"]) for name, each in stats.items() if name != "cmdstat_info")
 
-    async def _metrics(self) -> dict[str, float]:
-        """Sums over all labels; empty when the installation does not show them."""
-        answer = await self._client.request("GET", "/metrics")
-        totals: dict[str, float] = {}
-        for line in answer.body.decode().splitlines() if answer.status == 200 else ():  # noqa: PLR2004
-            name = line.split("{")[0].split(" ")[0]
-            if name in METRICS:
-                totals[name] = totals.get(name, 0.0) + float(line.rsplit(" ", 1)[1])
-        return totals
+    async def _worked(self) -> list[int]:
+        """Round trips, batches and commands of the workers, as they last said."""
+        return [int(figure or 0) for figure in await self._postgres.fetchrow(_WORKED) or (0, 0, 0)]
 
 
 class Untrue(Exception):

@@ -1,10 +1,13 @@
-"""Real servers for every test that wants them, one of each per session."""
+"""Real servers for every test that wants them, one of each per session, and installations on them."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from storage.database import Connection, connect
 from storage.embedded import EmbeddedPostgres, EmbeddedRedis
+from storage.journal import Journal
+from storage.settings import Settings
 from tests.installation import Installer
 
 
@@ -23,3 +26,24 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedR
 @pytest.fixture(scope="session")
 def installer(postgres_server: EmbeddedPostgres, redis_server: EmbeddedRedis) -> Installer:
     return Installer(postgres_server, redis_server)
+
+
+@pytest.fixture
+async def settings(installer: Installer) -> Settings:
+    """An installation of its own for each test."""
+    return await installer.install()
+
+
+@pytest.fixture
+async def journal(settings: Settings) -> AsyncIterator[Journal]:
+    journal = Journal(settings)
+    yield journal
+    await journal.close()
+
+
+@pytest.fixture
+async def lane(settings: Settings) -> AsyncIterator[Connection]:
+    """A connection like a lane's."""
+    connection = await connect(settings, "test", timeout_seconds=10, pinned_plans=True)
+    yield connection
+    await connection.close()
