@@ -61,9 +61,14 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         sentences = [
-            f"SOUK_{'_'.join(str(step) for step in item['loc']).upper()}: {item['msg'].lower()}"
-            if item["loc"]
-            else item["msg"]
-            for item in error.errors(include_url=False, include_input=False)
+            _sentence(item["loc"], item["msg"]) for item in error.errors(include_url=False, include_input=False)
         ]
         raise SettingsError("; ".join(sentences)) from None
+
+
+def _sentence(place: tuple[int | str, ...], message: str) -> str:
+    """What is wrong, with the variable's name; a message about several settings names them as fields."""
+    text = message.removeprefix("Value error, ")
+    if place:
+        return f"SOUK_{str(place[0]).upper()}: {text[0].lower()}{text[1:]}"
+    return " ".join(f"SOUK_{word.upper()}" if word in Settings.model_fields else word for word in text.split())

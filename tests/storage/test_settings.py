@@ -44,7 +44,7 @@ def test_a_missing_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bounds_the_wrong_way_round_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOUK_PRICE_MIN_NANO", "1000")
     monkeypatch.setenv("SOUK_PRICE_MAX_NANO", "999")
-    with pytest.raises(SettingsError, match="price_min_nano is larger than price_max_nano"):
+    with pytest.raises(SettingsError, match="SOUK_PRICE_MIN_NANO is larger than SOUK_PRICE_MAX_NANO"):
         load_settings()
 
 
