@@ -28,12 +28,16 @@ class Installer:
         self._templates: dict[int, str] = {}
 
     async def install(self, *, partitions: int = 4, **settings: Any) -> Settings:
-        """The settings of a new, empty installation."""
+        """The settings of a new installation."""
         if partitions not in self._templates:
             template = await self._create("template1")
             await prepare(self._settings(template, partitions=partitions))
             self._templates[partitions] = template
         return self._settings(await self._create(self._templates[partitions]), partitions=partitions, **settings)
+
+    async def empty(self) -> Settings:
+        """The settings of a database in which nothing is installed."""
+        return self._settings(await self._create("template1"))
 
     async def copy(self, settings: Settings) -> Settings:
         """The settings of a copy of an installation that nobody is connected to."""
