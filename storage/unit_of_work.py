@@ -225,8 +225,10 @@ def _select(document: type[Row], by: tuple[str, ...]) -> str:
 
 @cache
 def _write_statement(shape: tuple[tuple[str, type[Row]], ...]) -> str:
-    """One statement for all pieces of a batch: ('insert' or 'update', type) in the order given, outcomes last; $1 is the
-    time of the batch."""
+    """One statement for all pieces of a batch, ('insert' or 'update', type) in the order given; outcomes last.
+
+    $1 is the time of the batch.
+    """
     parts: list[str] = []
     first = 2
     for operation, kind in shape:
