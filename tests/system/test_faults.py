@@ -119,7 +119,7 @@ async def test_a_worker_that_slept_past_its_lease_doubles_nothing(site: Site) ->
     assert psutil.Process(sleeper.pid).status() == psutil.STATUS_STOPPED
     other = site.start_worker()
     await sending
-    await eventually(site.all_are_finished, ALL_SECONDS)
+    await eventually(site.all_are_finished, 20, "the sleeper's locks outlive its lease")
     assert sleepers_name not in await site.owners()
     sleeper.send_signal(signal.SIGCONT)
 
