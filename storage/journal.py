@@ -19,6 +19,7 @@ import asyncpg
 from pydantic_core import from_json
 
 from commands.outcome import Status
+from storage.arrays import argument, parameter
 from storage.database import Line, Unavailable, is_weather
 from storage.gather import Gather
 from storage.settings import Settings
@@ -32,18 +33,21 @@ _ROWS_MAX = 1_000
 
 _COLUMNS = "id, kind, actor, asset, partition, status, accepted_at, finished_at, result, rejection, fingerprint"
 
+_INSERT_TYPES = (
+    *("uuid[]", "text[]", "text[]", "smallint[]", "bigint[]", "json[]", "text[]", "bytea[]"),
+    *("timestamptz[]", "timestamptz[]"),
+)
 _INSERT = """
 INSERT INTO commands (id, kind, asset, partition, actor, payload, status, idempotency_key, fingerprint, accepted_at,
     run_at, not_after)
 SELECT v.id, v.kind, v.asset, v.partition, v.actor, v.payload,
     CASE WHEN v.run_at > statement_timestamp() THEN 'scheduled' ELSE 'accepted' END, v.idempotency_key, v.fingerprint,
     CASE WHEN v.run_at > statement_timestamp() THEN NULL ELSE statement_timestamp() END, v.run_at, v.not_after
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::smallint[], $5::bigint[], $6::json[], $7::text[], $8::bytea[],
-    $9::timestamptz[], $10::timestamptz[])
+FROM unnest({parameters})
     AS v(id, kind, asset, partition, actor, payload, idempotency_key, fingerprint, run_at, not_after)
 ON CONFLICT DO NOTHING
 RETURNING id, status, accepted_at
-"""
+""".format(parameters=", ".join(parameter(number, kind) for number, kind in enumerate(_INSERT_TYPES, 1)))
 
 _READ = f"SELECT {_COLUMNS} FROM commands WHERE id = ANY($1::uuid[])"  # noqa: S608 - constant
 
@@ -198,7 +202,9 @@ class Journal:
 
     async def _insert(self, submissions: list[Submission], deadline: float) -> dict[UUID, Receipt | Exception]:
         """One INSERT; what it passes over is there already: by its id (a repeat after a lost answer) or its key."""
-        rows = await _fetch(self._accepting, _INSERT, *zip(*submissions, strict=True), deadline=deadline)
+        columns = zip(*submissions, strict=True)
+        arguments = [argument(kind, column) for kind, column in zip(_INSERT_TYPES, columns, strict=True)]
+        rows = await _fetch(self._accepting, _INSERT, *arguments, deadline=deadline)
         inserted = {row[0]: row for row in rows}
         answers: dict[UUID, Receipt | Exception] = {}
         for id_, kind, asset, partition, actor, *_ in submissions:

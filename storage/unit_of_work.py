@@ -31,6 +31,7 @@ from commands.command import Command, Envelope, Invalid, Unreadable, decode
 from commands.decide import touches
 from commands.outcome import Outcome
 from commands.terms import Terms
+from storage.arrays import argument, parameter
 from storage.database import Connection
 from storage.tables import metadata
 
@@ -121,7 +122,9 @@ class UnitOfWork:
 
     async def _load(self, book: Book, document: type[Row], column: str | None, values: set[Hashable]) -> None:
         columns = STORED[document].key if column is None else (column,)
-        arrays = [list(values)] if len(columns) == 1 else zip(*cast("Any", values), strict=True)
+        given = [list(values)] if len(columns) == 1 else zip(*cast("Any", values), strict=True)
+        types = _array_types(STORED[document].table, columns)
+        arrays = (argument(kind, column) for kind, column in zip(types, given, strict=True))
         make = cast("Any", document)._make
         rows = [make(row) for row in await self._fetch(_select(document, columns), *arrays)]
         if column is None:
@@ -144,11 +147,12 @@ class UnitOfWork:
                     if account < 0:
                         self._platform_nano[account] += change
         shape = tuple(sorted(rows, key=lambda piece: (STORED[piece[1]].table, piece[0])))
-        parameters: list[Any] = [book.now]
-        parameters += [column for piece in shape for column in zip(*rows[piece], strict=True)]
-        parameters += zip(*(_outcome_row(id_, outcome) for id_, outcome in outcomes.items()), strict=True)
+        arguments: list[Any] = [book.now]
+        for piece in shape:
+            arguments += _arguments(_types(piece[1]), rows[piece])
+        arguments += _arguments(_OUTCOME_TYPES, [_outcome_row(id_, outcome) for id_, outcome in outcomes.items()])
         self.round_trips += 1
-        tag = await self._connection.execute(_write_statement(shape), *parameters)
+        tag = await self._connection.execute(_write_statement(shape), *arguments)
         if tag != f"UPDATE {len(outcomes)}":
             message = f"{len(outcomes)} outcomes to write, but the journal said {tag}"
             raise RuntimeError(message)
@@ -202,8 +206,18 @@ def _array_types(table: str, columns: tuple[str, ...]) -> tuple[str, ...]:
     return tuple("text[]" if name.endswith("[]") else f"{name}[]" for name in types)
 
 
+def _types(kind: type[Row]) -> tuple[str, ...]:
+    return _array_types(STORED[kind].table, STORED[kind].fields)
+
+
 def _parameters(types: Sequence[str], first: int) -> str:
-    return ", ".join(f"${number}::{name}" for number, name in enumerate(types, first))
+    return ", ".join(parameter(number, array_type) for number, array_type in enumerate(types, first))
+
+
+def _arguments(types: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """One argument a column."""
+    columns = zip(*rows, strict=True)
+    return [argument(array_type, column) for array_type, column in zip(types, columns, strict=True)]
 
 
 @cache
@@ -234,7 +248,7 @@ def _write_statement(shape: tuple[tuple[str, type[Row]], ...]) -> str:
     for operation, kind in shape:
         stored = STORED[kind]
         table, fields, key = stored.table, stored.fields, stored.key
-        types = _array_types(table, fields)
+        types = _types(kind)
         source = f"unnest({_parameters(types, first)}) AS v({', '.join(fields)})"
         first += len(types)
         if operation == "insert":
