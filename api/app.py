@@ -32,14 +32,13 @@ def make_app(settings: Settings) -> Starlette:
     journal = Journal(settings)
     keyring = Keyring(engine)
     outcomes = Outcomes(journal)
-    listener = Listener(redis, outcomes.heard)
+    listener = Listener(redis, OUTCOMES_CHANNEL, outcomes.heard)
     outcomes.notices_work = lambda: listener.connected
     submit = Submit(settings, journal, Queue(redis), outcomes, keyring)
     results = Results(settings, engine, journal, submit, keyring)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await listener.listen_to([OUTCOMES_CHANNEL])
         services = [asyncio.create_task(listener.run()), asyncio.create_task(outcomes.run())]
         yield
         for service in services:

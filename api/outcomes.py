@@ -73,7 +73,7 @@ class Outcomes:
         """Subscribe to the commands' outcomes; from here on they cannot be missed. Use as a context manager."""
         return Expectation(self._waiting, command_ids)
 
-    def heard(self, _: str, message: str) -> None:
+    def heard(self, message: str) -> None:
         """A notice: these commands, ids joined by spaces, have their outcome."""
         self._look([UUID(command_id) for command_id in message.split() if command_id in self._waiting])
 

@@ -3,10 +3,10 @@ often while `connected` is false."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 
-from redis.asyncio.client import PubSub, Redis
+from redis.asyncio.client import Redis
 from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
@@ -16,27 +16,13 @@ _IDLE_SECONDS = 5.0
 
 
 class Listener:
-    """One subscription of a process: calls `heard(channel, message)` for each notice, whatever Redis goes through."""
+    """One subscription of a process: calls `heard(message)` for each notice, whatever Redis goes through."""
 
-    def __init__(self, redis: Redis, heard: Callable[[str, str], None]) -> None:
+    def __init__(self, redis: Redis, channel: str, heard: Callable[[str], None]) -> None:
         self._redis = redis
+        self._channel = channel
         self._heard = heard
-        self._channels: set[str] = set()
-        self._pubsub: PubSub | None = None
         self.connected = False
-
-    async def listen_to(self, channels: Iterable[str]) -> None:
-        """Listen to exactly these channels from now on."""
-        wanted = set(channels)
-        added, dropped = wanted - self._channels, self._channels - wanted
-        self._channels = wanted
-        if self._pubsub is None:
-            return
-        with suppress(RedisError, OSError):  # `run` notices too, and subscribes anew
-            if added:
-                await self._pubsub.subscribe(*added)
-            if dropped:
-                await self._pubsub.unsubscribe(*dropped)
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -52,19 +38,15 @@ class Listener:
     async def _listen(self) -> None:
         pubsub = self._redis.pubsub()
         try:
-            if not self._channels:
-                return
-            await pubsub.subscribe(*self._channels)
-            self._pubsub = pubsub
+            await pubsub.subscribe(self._channel)
             while True:
-                message = await pubsub.get_message(ignore_subscribe_messages=False, timeout=_IDLE_SECONDS)
+                message = await pubsub.get_message(timeout=_IDLE_SECONDS)
                 if message is None:
                     await pubsub.ping()
                 elif message["type"] == "message":
-                    self._heard(message["channel"].decode(), message["data"].decode())
+                    self._heard(message["data"].decode())
                 else:
                     self.connected = True
         finally:
-            self._pubsub = None
             with suppress(RedisError, OSError):
                 await pubsub.aclose()  # type: ignore[no-untyped-call]

@@ -4,7 +4,7 @@ It tells which partitions have work; what the work is, the journal tells. This i
 
 A job's key carries its partition as a hash tag, `arq:job:{p007}:<command id>`, so a partition's keys share one slot of
 a Redis Cluster. Both scripts take any number of partitions, so a flush or a batch is one round trip. Enqueueing costs a
-command one PSETEX, finishing none; a partition costs three commands to enqueue to and two to finish.
+command one PSETEX, finishing none; a partition costs two commands to enqueue to and two to finish; a call one notice.
 """
 
 import json
@@ -26,30 +26,33 @@ FUNCTION = "execute"
 JOB_SECONDS = 86_400
 """How long a hint lasts; the sweeper renews the hints of what has waited long."""
 
+BELLS_CHANNEL = "souk:bells"
+"""Where enqueueing rings: partitions, joined by spaces. Every worker listens."""
 OUTCOMES_CHANNEL = "souk:outcomes"
+"""Where finishing tells: command ids, joined by spaces. Every API process listens."""
 REDIS_SECONDS = 2.0
 """No call to Redis takes longer: it holds hints, and nobody waits long for a hint."""
 
 _ENQUEUE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local key, arg = 1, 2
+local key, arg = 1, 4
 while key <= #KEYS do
-    local queue, bell, count = KEYS[key], ARGV[arg], tonumber(ARGV[arg + 1])
+    local queue, count = KEYS[key], tonumber(ARGV[arg])
     local top = redis.call('ZREVRANGEBYSCORE', queue, now + 1000, '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
     local score = math.max(now, (tonumber(top[2]) or 0) + 0.0009765625)
     local members = {}
     for i = 1, count do
-        redis.call('PSETEX', KEYS[key + i], ARGV[1], ARGV[arg + 2 * i])
+        redis.call('PSETEX', KEYS[key + i], ARGV[1], ARGV[arg + 2 * i - 1])
         members[2 * i - 1] = string.format('%.10f', score)
-        members[2 * i] = ARGV[arg + 2 * i + 1]
+        members[2 * i] = ARGV[arg + 2 * i]
         score = score + 0.0009765625
     end
     redis.call('ZADD', queue, unpack(members))
-    redis.call('PUBLISH', bell, count)
     key = key + count + 1
-    arg = arg + 2 * count + 2
+    arg = arg + 2 * count + 1
 end
+redis.call('PUBLISH', ARGV[2], ARGV[3])
 """
 
 _FINISH = """
@@ -104,11 +107,6 @@ def queue_name(partition: int) -> str:
     return f"arq:queue:{tag(partition)}"
 
 
-def bell_channel(partition: int) -> str:
-    """The doorbell of a partition: its owner listens."""
-    return f"souk:bell:{tag(partition)}"
-
-
 def job_id(partition: int, command_id: UUID) -> str:
     return f"{tag(partition)}:{command_id}"
 
@@ -122,14 +120,15 @@ class Queue:
         self._finish = redis.register_script(_FINISH)
 
     async def enqueue(self, commands: Iterable[tuple[int, UUID]]) -> None:
-        """Enqueue (partition, command id) pairs and ring the doorbells of their partitions."""
+        """Enqueue (partition, command id) pairs, and ring for their partitions."""
         enqueued_at_ms = int(time.time() * 1000)
         for group in _groups(commands):
             keys: list[str] = []
-            arguments: list[str | int] = [JOB_SECONDS * 1000]
+            bells = " ".join(str(partition) for partition in group)
+            arguments: list[str | int] = [JOB_SECONDS * 1000, BELLS_CHANNEL, bells]
             for partition, ids in group.items():
                 keys.append(queue_name(partition))
-                arguments += [bell_channel(partition), len(ids)]
+                arguments.append(len(ids))
                 for command_id in ids:
                     job = job_id(partition, command_id)
                     keys.append(job_key_prefix + job)

@@ -120,9 +120,10 @@ class Lanes:
         self.busy: set[int] = set()
 
     def ring(self, partitions: Iterable[int]) -> None:
-        """There may be work in these partitions."""
+        """There may be work in these partitions. Others' are passed over."""
         for partition in partitions:
-            self._ready.setdefault(partition)
+            if partition in self.fences:
+                self._ready.setdefault(partition)
         self._rung.set()
 
     @property

@@ -7,7 +7,6 @@ list of those alive, hands back what exceeds its own and takes what is free.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from datetime import timedelta
 
@@ -43,19 +42,17 @@ _LEAVE = "DELETE FROM workers WHERE id = $1"
 
 
 class Leases:
-    """Keeps the `fences` of the lanes true; `changed` is called with the partitions that came."""
+    """Keeps the `fences` of the lanes true, and rings for the partitions that come."""
 
     def __init__(
         self,
         settings: Settings,
         worker_id: str,
         lanes: Lanes,
-        changed: Callable[[Collection[int]], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._worker_id = worker_id
         self._lanes = lanes
-        self._changed = changed
         self._line = Line(settings, "leases", timeout_seconds=_STATEMENT_SECONDS)
         self.fences = lanes.fences
 
@@ -100,7 +97,7 @@ class Leases:
             await connection.execute(_TAKE, self._worker_id, share - len(owned))
             owned = await self._owned(connection)
         await connection.execute(_BURY)
-        await self._adopt(owned)
+        self._adopt(owned)
 
     async def _owned(self, connection: Connection) -> dict[int, int]:
         return {row["id"]: row["fence"] for row in await connection.fetch(_OWNED, self._worker_id)}
@@ -113,12 +110,12 @@ class Leases:
             self.fences.pop(partition, None)
         await connection.execute(_HAND_BACK, self._worker_id, idle)
 
-    async def _adopt(self, owned: dict[int, int]) -> None:
+    def _adopt(self, owned: dict[int, int]) -> None:
         came = [partition for partition, fence in owned.items() if self.fences.get(partition) != fence]
         if came or len(owned) != len(self.fences):
             self.fences.clear()
             self.fences.update(owned)
-            await self._changed(came)
+            self._lanes.ring(came)
 
 
 def fair_share(partitions: int, alive: list[str], worker_id: str) -> int:

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 
 from storage.database import connect
 from storage.notices import Listener
-from storage.queue import FUNCTION, Queue, bell_channel, connect_redis, deserialize, serialize
+from storage.queue import BELLS_CHANNEL, FUNCTION, Queue, connect_redis, deserialize, serialize
 from storage.settings import Settings
 from workers.lanes import STATEMENT_SECONDS, Lanes, run_batch
 from workers.leases import Leases
@@ -79,8 +79,8 @@ class SoukWorker(Worker):
         self._queue = Queue(redis)
         self._hints: set[asyncio.Task[None]] = set()
         self._lanes = Lanes(settings, self._finish)
-        self._leases = Leases(settings, worker_id, self._lanes, self._leases_changed)
-        self._bells = Listener(redis, self._heard)
+        self._leases = Leases(settings, worker_id, self._lanes)
+        self._bells = Listener(redis, BELLS_CHANNEL, self._heard)
         self._sweeper = Sweeper(
             settings, self._queue, self._lanes.fences.keys, self._lanes.ring, lambda: self._bells.connected
         )
@@ -133,12 +133,8 @@ class SoukWorker(Worker):
                 self._lanes.stop()
             await asyncio.sleep(_HEARTBEAT_SECONDS)
 
-    async def _leases_changed(self, came: Collection[int]) -> None:
-        self._lanes.ring(came)
-        await self._bells.listen_to(bell_channel(partition) for partition in self._lanes.fences)
-
-    def _heard(self, channel: str, _: str) -> None:
-        self._lanes.ring([int(channel[-4:-1])])
+    def _heard(self, partitions: str) -> None:
+        self._lanes.ring(int(partition) for partition in partitions.split())
 
     def _finish(self, commands: list[tuple[int, UUID]]) -> None:
         if commands:

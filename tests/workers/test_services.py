@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -35,11 +35,7 @@ def test_fair_shares_differ_by_one_and_cover_everything(partitions: int, workers
 @asynccontextmanager
 async def worker(settings: Settings, name: str, *, leaves: bool = True) -> AsyncIterator[Lanes]:
     lanes = Lanes(settings, lambda _: None)
-
-    async def changed(_: Collection[int]) -> None:
-        pass
-
-    leases = Leases(settings, name, lanes, changed)
+    leases = Leases(settings, name, lanes)
     task = asyncio.create_task(leases.run())
     yield lanes
     task.cancel()
