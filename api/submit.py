@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import from_json, to_json
 from redis.exceptions import RedisError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from api.auth import Keyring, actor_for
@@ -176,10 +176,13 @@ class Submit:
         if media_type != "application/json":
             raise Problem(415, "unsupported_media_type", "Send application/json.")
         body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self._settings.body_max_bytes:
-                raise Problem(413, "too_large", f"At most {self._settings.body_max_bytes} bytes.")
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > self._settings.body_max_bytes:
+                    raise Problem(413, "too_large", f"At most {self._settings.body_max_bytes} bytes.")
+        except ClientDisconnect:
+            raise Problem(400, "malformed", "The body ended early.") from None
         try:
             return from_json(body, allow_inf_nan=False)
         except ValueError as error:
