@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from storage.keys import Role
-from tests.api.api import Api, assert_problem
+from tests.api.api import Api, assert_problem, running
 from tests.market import TON, buy, register, set_price
 
 
@@ -111,6 +111,16 @@ async def test_fifty_duplicates_at_once_are_one_command(api: Api) -> None:
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert Counter(answer.headers.get("idempotency-replayed") for answer in answers) == {"true": 49, None: 1}
     assert await api.count("actor = 72") == 1
+
+
+async def test_duplicates_at_two_processes_at_once_are_one_command(api: Api) -> None:
+    async with running(api.settings) as other:
+        for number in range(10):
+            command = keyed(set_price(76, 1), f"both {number}")
+            clients = [api.operator, other.operator] * 5
+            answers = await asyncio.gather(*(client.post("/v1/commands", json=command) for client in clients))
+            assert len({answer.json()["id"] for answer in answers}) == 1
+    assert await api.count("actor = 76") == 10
 
 
 async def test_of_fifty_payloads_under_one_key_one_is_accepted(api: Api) -> None:

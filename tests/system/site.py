@@ -97,7 +97,7 @@ class Site:
 
     async def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Each row of a query."""
-        if self._connection is None:
+        if self._connection is None or self._connection.is_closed():
             self._connection = await asyncpg.connect(self.settings.database_url.get_secret_value())
         return [tuple(row) for row in await self._connection.fetch(query)]
 
@@ -128,9 +128,15 @@ class Site:
     # -- commands
 
     async def submit(self, commands: Sequence[Mapping[str, Any]], wait: int = 0) -> list[dict[str, Any]]:
-        """The receipts of a batch, of which none was refused."""
+        """The receipts of a batch, of which none was refused; sent again while the database is away."""
         headers = {"Prefer": f"wait={wait}"} if wait else {}
-        response = await self.client.post("/v1/commands/batch", json={"commands": commands}, headers=headers)
+        deadline = time.monotonic() + STOP_SECONDS
+        while True:
+            response = await self.client.post("/v1/commands/batch", json={"commands": commands}, headers=headers)
+            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            assert time.monotonic() < deadline, response.text
+            await asyncio.sleep(float(response.headers["retry-after"]))
         receipts: list[dict[str, Any]] = response.json()["receipts"]
         assert all("id" in receipt for receipt in receipts), response.text
         return receipts
@@ -187,6 +193,7 @@ class Trades:
                     first, second = self.parties(item)
                     batch += [set_price(first, item, price), buy(second, item, price)]
                     batch += [set_price(second, item, price), buy(first, item, price)]
+                batch = [command | {"idempotency_key": f"{number}:{place}"} for place, command in enumerate(batch)]
                 await site.submit(batch)
 
         await asyncio.gather(*(stream(self.items[number::streams]) for number in range(streams)))

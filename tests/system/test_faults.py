@@ -4,16 +4,18 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import psutil
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from storage.embedded import EmbeddedRedis
+from storage.embedded import EmbeddedPostgres, EmbeddedRedis
+from storage.settings import load_settings
 from tests.deadline import eventually
-from tests.installation import connected
+from tests.installation import connected, database_url, prepare
 from tests.market import set_price
-from tests.system.conftest import LEASE_SECONDS
+from tests.system.conftest import BATCH_MAX, LEASE_SECONDS
 from tests.system.site import Site, Trades, end, site_of
 
 ALL_SECONDS = 60
@@ -104,6 +106,36 @@ async def test_redis_killed_and_started_again_in_the_middle_loses_and_repeats_no
             await eventually(own.all_are_finished, ALL_SECONDS)
             await trades.assert_each_happened_once_in_order(own)
             assert worker.poll() is None
+
+
+async def test_postgresql_killed_and_started_again_in_the_middle_loses_and_repeats_nothing(
+    redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    """Whoever is answered 503, or not at all, sends the same again under the same keys."""
+    with EmbeddedPostgres(tmp_path) as postgres:
+        settings = load_settings(
+            database_url=SecretStr(database_url(postgres, "souk")),
+            redis_url=SecretStr(f"{redis_server.url}?db=15"),
+            partitions=8,
+            lease_seconds=LEASE_SECONDS,
+            batch_max=BATCH_MAX,
+        )
+        await prepare(settings)
+        async with site_of(settings, tmp_path / "logs") as site:
+            site.start_worker()
+            await site.start_api()
+            trades = Trades()
+            await trades.prepare(site)
+            done = await site.finished()
+            sending = asyncio.create_task(trades.send(site))
+            for third in (1, 2):
+                await until_finished(site, done + third * trades.commands_total // 3)
+                await asyncio.to_thread(postgres.kill)
+                await asyncio.to_thread(postgres.start)
+            await sending
+            await eventually(site.all_are_finished, ALL_SECONDS)
+            await trades.assert_each_happened_once_in_order(site)
+            assert all(process.poll() is None for process in site.processes)
 
 
 async def test_a_worker_that_slept_past_its_lease_doubles_nothing(site: Site) -> None:
