@@ -13,7 +13,7 @@ from commands.command import KINDS, SYSTEM, Command, Envelope
 from commands.decide import decide_all
 from commands.outcome import Status
 from storage.audit import audit
-from storage.database import Connection, connect, engine
+from storage.database import Connection, connect, engine, is_weather
 from storage.journal import Journal
 from storage.settings import Settings
 from storage.unit_of_work import Fenced, UnitOfWork
@@ -244,7 +244,8 @@ async def test_a_sleeper_in_a_batch_loses_its_locks_within_the_lease(installer: 
         await work.begin(ALL)
         async with asyncio.timeout(5):
             await heir.execute("UPDATE partitions SET fence = fence + 1")
-        with pytest.raises((asyncpg.InterfaceError, asyncpg.PostgresError)):
+        with pytest.raises((asyncpg.InterfaceError, asyncpg.PostgresError, asyncpg.InternalClientError)) as raised:
             await work.claim(list(ALL), 10)
+        assert is_weather(raised.value)
     sleeper.terminate()
     await heir.close()
