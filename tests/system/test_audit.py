@@ -1,8 +1,6 @@
 """The audit: it holds on a marketplace that traded, and each invariant names by id what breaks it in a copy."""
 
 import subprocess
-import sys
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import pytest
@@ -13,7 +11,7 @@ from storage.settings import Settings
 from tests.api.api import running
 from tests.installation import Installer, as_environment, connected
 from tests.market import TON, buy, deposit, fund, receive, register, set_price, transfer
-from tests.system.site import PROJECT
+from tests.system.upstack import souk
 
 ALICE, BOB, CAROL = 1, 2, 3
 SOLD, GIVEN, LISTED, HELD = 10, 20, 30, 40
@@ -204,9 +202,7 @@ async def test_the_command_line_says_which_invariant_is_broken_and_by_what(
     installer: Installer, market: Settings, fragile: Settings
 ) -> None:
     def run(settings: Settings) -> subprocess.CompletedProcess[str]:
-        environment: Mapping[str, str] = {"PATH": "", "COLUMNS": "200"} | as_environment(settings)
-        command = [sys.executable, "-m", "souk", "audit"]
-        return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+        return souk("audit", **as_environment(settings))
 
     whole = run(market)
     assert (whole.returncode, whole.stderr) == (0, "")
