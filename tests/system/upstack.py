@@ -89,10 +89,10 @@ class Up:
             return answer
 
 
-def souk(*arguments: str, cwd: Path = PROJECT, **variables: str) -> subprocess.CompletedProcess[str]:
+def souk(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "souk", *arguments],
-        cwd=cwd,
+        cwd=PROJECT,
         env=clean_environment(**variables),
         capture_output=True,
         text=True,
