@@ -31,7 +31,7 @@ from loadtest.submit import Submitter
 from loadtest.workload import TON, Marketplace
 
 BATCH = 100
-BATCH_CONNECTIONS = 16
+BATCH_CONNECTIONS = 32
 PRICE_NANO = TON
 IDLE_TRADES = 200
 SINGLE_BAR, BATCH_BAR = 1.0, 2.0
@@ -46,7 +46,7 @@ class ComparePlan:
     seconds: float = 5.0
     users: int = 2_000
     items: int = 32_000
-    concurrency: int = 128
+    concurrency: int = 256
     workers: int = 1
 
 

@@ -24,8 +24,8 @@ class Settings(BaseSettings, Terms):
     """How many groups of assets are drained side by side; fixed in the database at installation."""
     batch_max: Annotated[int, Field(ge=1, le=5_000)] = 500
     """Commands in one transaction: larger batches share a commit among more, and hold their locks longer."""
-    lanes: Annotated[int, Field(ge=1, le=16)] = 1
-    """Batches a worker process has under way at once; a second one makes both smaller, and they wait for each other."""
+    lanes: Annotated[int, Field(ge=1, le=16)] = 2
+    """Batches a worker process has under way at once: while one waits for PostgreSQL, another decides."""
     lease_seconds: Annotated[float, Field(ge=0.5, le=300)] = 5
     """How long a silent worker keeps its partitions."""
     backlog_max: Annotated[int, Field(ge=1)] = 100_000

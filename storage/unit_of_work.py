@@ -19,7 +19,7 @@ from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Literal, NamedTuple, Self, cast
 from uuid import UUID
 
 import asyncpg
@@ -134,28 +134,40 @@ class UnitOfWork:
 
     async def write(self, book: Book, outcomes: Mapping[UUID, Outcome]) -> None:
         """Write the book's changes and records, and the outcome of each command."""
-        rows: defaultdict[tuple[str, type[Row]], list[Any]] = defaultdict(list)
+        inserted: defaultdict[type[Row], list[Row]] = defaultdict(list)
+        updated: defaultdict[type[Row], list[tuple[Row, Row]]] = defaultdict(list)
         for document, before, now in book.changes():
-            rows["insert" if before is None else "update", document].append(now)
+            if before is None:
+                inserted[document].append(now)
+            else:
+                updated[document].append((before, now))
         for record in book.records:
-            rows["insert", type(record)].append(_as_row(record))
+            inserted[type(record)].append(_as_row(record))
             if isinstance(record, Posting):
-                for account, change in (
-                    (record.debit_account, -record.amount_nano),
-                    (record.credit_account, record.amount_nano),
-                ):
-                    if account < 0:
-                        self._platform_nano[account] += change
-        shape = tuple(sorted(rows, key=lambda piece: (STORED[piece[1]].table, piece[0])))
+                self._add_platform(record)
+        pieces = [_Piece("insert", kind, STORED[kind].fields) for kind in inserted]
+        pieces += [_Piece("update", kind, _changed(kind, pairs)) for kind, pairs in updated.items()]
+        pieces.sort(key=lambda piece: (STORED[piece.kind].table, piece.operation))
         arguments: list[Any] = [book.now]
-        for piece in shape:
-            arguments += _arguments(_types(piece[1]), rows[piece])
-        arguments += _arguments(_OUTCOME_TYPES, [_outcome_row(id_, outcome) for id_, outcome in outcomes.items()])
+        for piece in pieces:
+            rows = inserted[piece.kind] if piece.operation == "insert" else [now for _, now in updated[piece.kind]]
+            arguments += piece.arguments(rows)
+        outcome_rows = [_outcome_row(id_, outcome) for id_, outcome in outcomes.items()]
+        arguments += [
+            argument(kind, column) for kind, column in zip(_OUTCOME_TYPES, zip(*outcome_rows, strict=True), strict=True)
+        ]
         self.round_trips += 1
-        tag = await self._connection.execute(_write_statement(shape), *arguments)
+        tag = await self._connection.execute(_write_statement(tuple(pieces)), *arguments)
         if tag != f"UPDATE {len(outcomes)}":
             message = f"{len(outcomes)} outcomes to write, but the journal said {tag}"
             raise RuntimeError(message)
+
+    def _add_platform(self, posting: Posting) -> None:
+        """The platform's accounts are not in the book: their changes are added up, for the commit."""
+        if posting.debit_account < 0:
+            self._platform_nano[posting.debit_account] -= posting.amount_nano
+        if posting.credit_account < 0:
+            self._platform_nano[posting.credit_account] += posting.amount_nano
 
     async def commit(self) -> None:
         updates = (
@@ -206,18 +218,35 @@ def _array_types(table: str, columns: tuple[str, ...]) -> tuple[str, ...]:
     return tuple("text[]" if name.endswith("[]") else f"{name}[]" for name in types)
 
 
-def _types(kind: type[Row]) -> tuple[str, ...]:
-    return _array_types(STORED[kind].table, STORED[kind].fields)
-
-
 def _parameters(types: Sequence[str], first: int) -> str:
     return ", ".join(parameter(number, array_type) for number, array_type in enumerate(types, first))
 
 
-def _arguments(types: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """One argument a column."""
-    columns = zip(*rows, strict=True)
-    return [argument(array_type, column) for array_type, column in zip(types, columns, strict=True)]
+class _Piece(NamedTuple):
+    """A part of the write: the columns `fields` of new or changed rows of one type."""
+
+    operation: Literal["insert", "update"]
+    kind: type[Row]
+    fields: tuple[str, ...]
+
+    def types(self) -> tuple[str, ...]:
+        return _array_types(STORED[self.kind].table, self.fields)
+
+    def arguments(self, rows: Sequence[Row]) -> list[Any]:
+        """One argument a column."""
+        positions = [STORED[self.kind].fields.index(field) for field in self.fields]
+        columns = ([row[position] for row in rows] for position in positions)
+        return [argument(array_type, column) for array_type, column in zip(self.types(), columns, strict=True)]
+
+
+def _changed(kind: type[Row], pairs: Sequence[tuple[Row, Row]]) -> tuple[str, ...]:
+    """The key, and the columns that differ in any of the (before, now) pairs: others need not travel."""
+    stored = STORED[kind]
+    return tuple(
+        field
+        for position, field in enumerate(stored.fields)
+        if field in stored.key or any(before[position] != now[position] for before, now in pairs)
+    )
 
 
 @cache
@@ -238,20 +267,20 @@ def _select(document: type[Row], by: tuple[str, ...]) -> str:
 
 
 @cache
-def _write_statement(shape: tuple[tuple[str, type[Row]], ...]) -> str:
-    """One statement for all pieces of a batch, ('insert' or 'update', type) in the order given; outcomes last.
+def _write_statement(pieces: tuple[_Piece, ...]) -> str:
+    """One statement for all pieces of a batch, in the order given; outcomes last.
 
     $1 is the time of the batch.
     """
     parts: list[str] = []
     first = 2
-    for operation, kind in shape:
-        stored = STORED[kind]
-        table, fields, key = stored.table, stored.fields, stored.key
-        types = _types(kind)
+    for piece in pieces:
+        stored = STORED[piece.kind]
+        table, fields, key = stored.table, piece.fields, stored.key
+        types = piece.types()
         source = f"unnest({_parameters(types, first)}) AS v({', '.join(fields)})"
         first += len(types)
-        if operation == "insert":
+        if piece.operation == "insert":
             values = ", ".join(
                 f"string_to_array(v.{field}, E'\\x1f')" if field == "topics" else f"v.{field}" for field in fields
             )
