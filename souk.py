@@ -65,8 +65,10 @@ def main() -> None:
         app()
     except (SettingsError, schema.SchemaError, stack.StackError, EmbeddedError) as error:
         _fail(str(error))
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, ConnectionError, TimeoutError) as error:
         _fail(f"the servers cannot be reached: {_first_line(error)}")
+    except OSError as error:
+        _fail(_first_line(error))
 
 
 def _fail(message: str) -> NoReturn:

@@ -43,6 +43,7 @@ def make_app(settings: Settings) -> Starlette:
         yield
         for service in services:
             service.cancel()
+        await asyncio.wait(services)
         await submit.close()
         await journal.close()
         await redis.aclose()

@@ -98,7 +98,9 @@ def problem_of(error: Exception) -> Problem:
         return Problem(429, "too_many_requests", "The actor has too many unfinished commands.", limit=error.args[0])
     if isinstance(error, Unavailable) or is_weather(error):
         logger.warning("unavailable: %r", error)
-        return Problem(503, "unavailable", "The database cannot be reached right now; nothing was stored.")
+        return Problem(
+            503, "unavailable", "The database cannot be reached right now. Repeat with the same idempotency key."
+        )
     incident = secrets.token_hex(8)
     logger.error("internal error %s", incident, exc_info=error)
     return Problem(500, "internal", "Something is wrong on our side.", id=incident)

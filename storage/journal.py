@@ -194,11 +194,13 @@ class Journal:
     async def _flush(self, submissions: list[Submission]) -> Sequence[Receipt | Exception]:
         deadline = time.monotonic() + ACCEPT_SECONDS
         refused = await self._refusals(submissions, deadline)
-        admitted = (
-            [submission for submission in submissions if submission.id not in refused] if refused else submissions
-        )
+        admitted = [submission for submission in submissions if submission.id not in refused]
         answers = await self._insert(admitted, deadline) if admitted else {}
-        return [refused.get(submission.id) or answers[submission.id] for submission in submissions]
+        repeated = [submission for submission in submissions if submission.id in refused and submission.idempotency_key]
+        if repeated:  # limits are for new commands: a repeated key is answered as the first time
+            found = await self._find(repeated, deadline)
+            answers |= {id_: answer for id_, answer in found.items() if not isinstance(answer, Unavailable)}
+        return [answers.get(submission.id) or refused[submission.id] for submission in submissions]
 
     async def _insert(self, submissions: list[Submission], deadline: float) -> dict[UUID, Receipt | Exception]:
         """One INSERT; what it passes over is there already: by its id (a repeat after a lost answer) or its key."""

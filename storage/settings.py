@@ -22,7 +22,7 @@ class Settings(BaseSettings, Terms):
     redis_url: SecretStr
     partitions: Annotated[int, Field(ge=1, le=999)] = 64
     """How many groups of assets are drained side by side; fixed in the database at installation."""
-    batch_max: Annotated[int, Field(ge=1, le=5_000)] = 500
+    batch_max: Annotated[int, Field(ge=1, le=5_000)] = 1_000
     """Commands in one transaction: larger batches share a commit among more, and hold their locks longer."""
     lanes: Annotated[int, Field(ge=1, le=16)] = 2
     """Batches a worker process has under way at once: while one waits for PostgreSQL, another decides."""

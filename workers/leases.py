@@ -120,5 +120,7 @@ class Leases:
 
 def fair_share(partitions: int, alive: list[str], worker_id: str) -> int:
     """How many partitions a worker should have: the same sum for all who see the same list of the living."""
+    if worker_id not in alive:  # it slept past its lease a moment ago: the others may have counted without it
+        return 0
     share, rest = divmod(partitions, len(alive))
     return share + (alive.index(worker_id) < rest)

@@ -187,3 +187,14 @@ def test_weather_is_told_from_bugs() -> None:
     assert is_weather(ConnectionResetError())
     assert is_weather(TimeoutError())
     assert not is_weather(ValueError())
+
+
+async def test_a_repeated_key_is_answered_when_limits_are_reached(installer: Installer) -> None:
+    settings = await installer.install(actor_unfinished_max=1)
+    journal = Journal(settings)
+    [first] = await journal.accept([submission(settings, buy(1, 2), key="k")])
+    again, other = await journal.accept([submission(settings, buy(1, 2), key="k"), submission(settings, buy(1, 3))])
+    assert isinstance(first, Receipt)
+    assert again == first._replace(replayed=True)
+    assert isinstance(other, TooManyUnfinished)
+    await journal.close()
