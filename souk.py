@@ -10,21 +10,17 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import typer
-import uvicorn
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.app import make_app
-from loadtest.demo import demo as trade
 from storage import schema, stack
 from storage.audit import audit as find_broken
 from storage.backlog import backlog
@@ -32,9 +28,6 @@ from storage.database import engine as make_engine
 from storage.embedded import EmbeddedError
 from storage.keys import Role, create_key, list_keys, revoke_key
 from storage.settings import Settings, SettingsError, load_settings
-from workers.worker import SoukWorker
-
-T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=True, help=__doc__)
 keys_app = typer.Typer(no_args_is_help=True, help="API keys: created, listed, revoked.")
@@ -50,13 +43,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs instead 
 DEFAULT_DATA_DIR = Path(".souk")
 CLIENT_SECONDS = 60
 DRAIN_SECONDS = 10
-
-
-class KeyRole(StrEnum):
-    OPERATOR = "operator"
-    FEED = "feed"
-    SERVICE = "service"
-    USER = "user"
 
 
 def main() -> None:
@@ -108,6 +94,8 @@ def demo(
     seed: Annotated[int, typer.Option(help="The marketplace and its trades depend on nothing else.")] = 1,
 ) -> None:
     """Run the stack, fill a small marketplace, and trade on it over HTTP."""
+    from loadtest.demo import demo as trade
+
     with _stack(data_dir, host, port, workers, partitions) as processes, _interruptible():
         key = stack.operator_key_file(data_dir).read_text().strip()
         held = asyncio.run(trade(processes.url, key, stack.running(data_dir), seed=seed, seconds=seconds))
@@ -168,6 +156,10 @@ def _interruptible() -> Iterator[None]:
 @app.command()
 def api(host: Host = "127.0.0.1", port: Port = 8000) -> None:
     """Run one API process."""
+    import uvicorn
+
+    from api.app import make_app
+
     settings = _checked_settings("api")
     uvicorn.run(
         make_app(settings),
@@ -189,8 +181,12 @@ def worker(
     burst: Annotated[bool, typer.Option("--burst", help="End when nothing is left to do.")] = False,
 ) -> None:
     """Run one worker process."""
+    import uvloop
+
+    from workers.worker import SoukWorker
+
     settings = _checked_settings("worker")
-    with asyncio.Runner(loop_factory=_uvloop()) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         asyncio.set_event_loop(runner.get_loop())
         SoukWorker(settings, burst=burst).run()
 
@@ -200,12 +196,6 @@ def migrate() -> None:
     """Bring the database to the newest version."""
     settings = load_settings()
     _run(lambda engine: schema.migrate(engine, settings), settings)
-
-
-def _uvloop() -> Any:
-    import uvloop
-
-    return uvloop.new_event_loop
 
 
 def _checked_settings(name: str) -> Settings:
@@ -363,15 +353,15 @@ def config(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 
 @keys_app.command("create")
 def keys_create(
-    role: Annotated[KeyRole, typer.Option(help="What the key may do.")],
+    role: Annotated[Role, typer.Option(help="What the key may do.")],
     user: Annotated[int | None, typer.Option(min=1, help="The user that a user's key is bound to.")] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Create a key and print it, this once."""
-    if (role is KeyRole.USER) != (user is not None):
+    if (role is Role.USER) != (user is not None):
         message = "goes with --role user, and only with it"
         raise typer.BadParameter(message, param_hint="--user")
-    key_id, key = _run(lambda engine: create_key(engine, Role(role), user), _settings_of(data_dir))
+    key_id, key = _run(lambda engine: create_key(engine, role, user), _settings_of(data_dir))
     _print_json({"id": key_id, "role": role, "user_id": user, "key": key})
 
 
