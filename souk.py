@@ -144,7 +144,8 @@ def _interruptible() -> Iterator[None]:
     def stop(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGINT, signal.SIGTERM):  # both: a shell that starts us in its background ignores SIGINT
+        signal.signal(number, stop)
     try:
         yield
     except KeyboardInterrupt:
