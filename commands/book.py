@@ -86,8 +86,6 @@ class Account(NamedTuple):
 
 FEES = -1
 DEPOSITS = -2
-WITHDRAWALS = -3
-EXPENSE = -4
 UNCLAIMED = -5
 
 

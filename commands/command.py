@@ -31,7 +31,6 @@ class Sender(StrEnum):
 
 USER = frozenset({Sender.USER})
 SYSTEM = frozenset({Sender.SYSTEM, Sender.OPERATOR})
-OPERATOR = frozenset({Sender.OPERATOR})
 
 BIGINT_MAX = 2**63 - 1
 _DECIMAL = re.compile(r"[1-9][0-9]{0,18}")

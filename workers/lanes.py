@@ -13,6 +13,7 @@ found and set aside as failed.
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 from uuid import UUID
@@ -53,8 +54,8 @@ async def run_batch(connection: Connection, settings: Settings, fences: Mapping[
         await work.write(book, outcomes)
         await work.commit()
     _log_failures(outcomes)
-    claimed = [envelope.partition for envelope in envelopes]
-    full = {partition for partition in fences if claimed.count(partition) == limit_each}
+    claimed = Counter(envelope.partition for envelope in envelopes)
+    full = {partition for partition, count in claimed.items() if count == limit_each}
     finished = [(envelope.partition, envelope.id) for envelope in envelopes if envelope.id in outcomes]
     return Batch(finished, full | postponed, work.round_trips)
 

@@ -31,7 +31,7 @@ from workers.timers import Timers
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 20
-"""How long the batches in hand may take to finish after SIGTERM."""
+"""Above 0, arq leaves the end to `handle_sig_wait_for_completion`; batches in hand are bounded by their timeouts."""
 
 _HEARTBEAT_SECONDS = 1.0
 
@@ -88,7 +88,7 @@ class SoukWorker(Worker):
         self._lane_count = settings.lanes
 
     async def main(self) -> None:
-        """Run until a signal stops the lanes (arq waits for `tasks`, then cancels this)."""
+        """Run until a signal stops the lanes, then hand the leases back."""
         self.ctx["redis"] = self.pool
         if self.on_startup:
             await self.on_startup(self.ctx)
