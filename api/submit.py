@@ -210,6 +210,8 @@ class Submit:
         actor = actor_for(credential, kind, body.actor)
         if actor is None and kind.sent_by == USER:
             raise Invalid(("actor", "name the user in whose name the command is sent"))
+        if kind.needs_key and body.idempotency_key is None:
+            raise Invalid(("idempotency_key", f"{kind.kind} needs one"))
         command = decode(body.kind, to_json(body.payload))
         command.check(self._settings)
         if credential.role is Role.USER and getattr(command, "user_id", actor) != actor:

@@ -17,7 +17,7 @@ from api.auth import Keyring, reader
 from api.pages import Page, at_least, at_most, integer, one_of, one_of_integers, read_page
 from api.problems import json_response, not_found
 from commands.command import BIGINT_MAX, Invalid
-from commands.nft import Gift, NftState
+from commands.items import Gift, NftState
 from storage.tables import accounts, deals, gifts, nfts, users
 
 _GIFT_COLUMNS = [gifts.c[name].label(f"gift_{name}") for name in Gift._fields if name != "availability_total"]

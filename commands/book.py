@@ -4,12 +4,15 @@ Documents are immutable named tuples; a change is a new version put in the place
 command is putting the old versions back. What only ever grows (postings, deals, events) is a list that is cut back.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from datetime import datetime
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from hashlib import blake2b
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
+from commands.command import Command
 from commands.outcome import Code, Rejection
 from commands.terms import Terms, fee_nano
 
@@ -18,11 +21,25 @@ Row = tuple[Any, ...]
 D = TypeVar("D", bound=Row)
 
 
+class Scope(StrEnum):
+    """Which documents an indexed column finds."""
+
+    ALL = "all"
+    OPEN = "open"
+    """Those whose `closed_at` is null."""
+    RECENT = "recent"
+    """Those opened within the last RECENT_SECONDS, by the database's clock."""
+
+
+RECENT_SECONDS = 90_000
+"""A day and an hour: rules look back a day, from a moment that may lie some time before the load."""
+
+
 class Stored(NamedTuple):
     """How a type of rows is kept: its fields are columns of `table`, `key_of` gives the key of a row.
 
     `locked` says whether loading a document locks its row: false for what many read and only commands of one partition
-    change. `indexes` are the other columns that documents are found by.
+    change. `indexes` are the other columns that documents are found by, and which of them are.
     """
 
     table: str
@@ -30,7 +47,7 @@ class Stored(NamedTuple):
     key: tuple[str, ...]
     key_of: Callable[[Row], Hashable]
     locked: bool
-    indexes: tuple[str, ...]
+    indexes: Mapping[str, "Scope"]
     moment: str | None
     """The column of a record's time: that of its batch, the same for all, so the rows do not carry it."""
 
@@ -40,14 +57,18 @@ STORED: dict[type[Row], Stored] = {}
 
 
 def document(
-    table: str, *, key: tuple[str, ...] = ("id",), locked: bool = True, indexes: tuple[str, ...] = ()
+    table: str,
+    *,
+    key: tuple[str, ...] = ("id",),
+    locked: bool = True,
+    indexes: Mapping[str, Scope] | None = None,
 ) -> Callable[[type[D]], type[D]]:
     """Declares a NamedTuple as a stored thing with a state."""
 
     def declare(kind: type[D]) -> type[D]:
         fields: tuple[str, ...] = cast("Any", kind)._fields
         key_of = itemgetter(*(fields.index(column) for column in key))
-        STORED[kind] = Stored(table, fields, key, key_of, locked, indexes, moment=None)
+        STORED[kind] = Stored(table, fields, key, key_of, locked, indexes or {}, moment=None)
         return kind
 
     return declare
@@ -57,7 +78,8 @@ def record(table: str, *, moment: str | None = None) -> Callable[[type[D]], type
     """Declares a NamedTuple as a stored thing that never changes and is never read by a rule."""
 
     def declare(kind: type[D]) -> type[D]:
-        STORED[kind] = Stored(table, cast("Any", kind)._fields, (), hash, locked=False, indexes=(), moment=moment)
+        fields: tuple[str, ...] = cast("Any", kind)._fields
+        STORED[kind] = Stored(table, fields, (), hash, locked=False, indexes={}, moment=moment)
         return kind
 
     return declare
@@ -86,6 +108,8 @@ class Account(NamedTuple):
 
 FEES = -1
 DEPOSITS = -2
+WITHDRAWALS = -3
+EXPENSE = -4
 UNCLAIMED = -5
 
 
@@ -131,6 +155,14 @@ class Event(NamedTuple):
     fields: dict[str, Any]
 
 
+class FollowUp(NamedTuple):
+    """A command that another one writes: accepted with its effects, or when the database's clock reaches `run_at`."""
+
+    id: UUID
+    command: Command
+    run_at: datetime | None
+
+
 class Book:
     """State of one batch. `now` is the database's time of the batch; `command_id` that of the command being decided."""
 
@@ -139,6 +171,7 @@ class Book:
         self.now = now
         self.command_id = UUID(int=0)
         self.records: list[Row] = []
+        self._follow_ups = 0
         self._loaded: dict[tuple[type[Row], Hashable], Row | None] = {}
         self._current: dict[tuple[type[Row], Hashable], Row | None] = {}
         self._found: dict[Need, set[Hashable]] = {}
@@ -188,14 +221,20 @@ class Book:
             raise NotLoaded(STORED[document].table, key) from None
 
     def find(self, document: type[D], column: str, value: Hashable) -> list[D]:
-        """All documents whose indexed column has the value, in the order of their keys. Raises NotLoaded."""
+        """The documents that the indexed column finds, in the order of their keys. Raises NotLoaded."""
         try:
             keys = self._found[Need(document, value, column)]
         except KeyError:
             raise NotLoaded(STORED[document].table, column, value) from None
+        stored = STORED[document]
         found = (self._current[document, key] for key in sorted(keys, key=str))
-        position = STORED[document].fields.index(column)
-        return [cast("D", row) for row in found if row is not None and row[position] == value]
+        position = stored.fields.index(column)
+        rows = [cast("D", row) for row in found if row is not None and row[position] == value]
+        return [row for row in rows if is_open(row)] if stored.indexes[column] is Scope.OPEN else rows
+
+    def peek_found(self, document: type[D], column: str, value: Hashable) -> list[D]:
+        """What `find` gives as far as it is loaded already; for `touches`."""
+        return [] if self.lacks(Need(document, value, column)) else self.find(document, column, value)
 
     def put(self, row: Row) -> None:
         """Store a new document, or a new version of one."""
@@ -210,6 +249,12 @@ class Book:
             if keys is not None:
                 keys.add(key)
 
+    def remove(self, row: Row) -> None:
+        """Delete a document. Only for what is a copy of facts outside."""
+        place = (type(row), STORED[type(row)].key_of(row))
+        self._undo.append((place, self.get(*place)))
+        self._current[place] = None
+
     def add(self, row: Row) -> None:
         """Store a record of what only ever grows."""
         self.records.append(row)
@@ -217,6 +262,23 @@ class Book:
     def emit(self, name: str, *topics: str, **fields: Any) -> None:
         """Store an event; fields are JSON values."""
         self.records.append(Event(self.command_id, name, topics, fields))
+
+    def follow_up(self, command: Command, run_at: datetime | None = None) -> None:
+        """Write a system command with the effects of this one. Its id follows from this one's, so that deciding again
+        writes the same."""
+        self._follow_ups += 1
+        digest = blake2b(self.command_id.bytes + self._follow_ups.to_bytes(4), digest_size=10).digest()
+        number = (self.command_id.int >> 80 << 80) | int.from_bytes(digest)
+        id_ = UUID(int=number & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
+        self.records.append(FollowUp(id_, command, run_at))
+
+    def set_timer(self, command: Command, deadline: datetime) -> None:
+        """Write a system command for a deadline: it is accepted a grace later, after all that came in time."""
+        self.follow_up(command, deadline + timedelta(seconds=self.terms.timer_grace_seconds))
+
+    def is_due(self, accepted_at: datetime, deadline: datetime) -> bool:
+        """Whether a command accepted then may act on the passing of the deadline."""
+        return accepted_at >= deadline + timedelta(seconds=self.terms.timer_grace_seconds)
 
     # -- money
 
@@ -257,6 +319,13 @@ class Book:
             )
         )
 
+    def hold(self, user_id: int, amount_nano: int, document_kind: str, document_id: Any) -> None:
+        """Set money aside for an open document, which records the amount."""
+        self.post(available(user_id), held(user_id), amount_nano, document_kind, document_id)
+
+    def release(self, user_id: int, amount_nano: int, document_kind: str, document_id: Any) -> None:
+        self.post(held(user_id), available(user_id), amount_nano, document_kind, document_id)
+
     def _move(self, side: Side, change_nano: int) -> int | None:
         """Change one side of a user's account and return its new balance. The platform's balances are not in the
         book: the unit of work adds up the postings."""
@@ -286,8 +355,9 @@ class Book:
 
     # -- one command among others
 
-    def mark(self) -> tuple[int, int]:
-        """Where a command began, for `undo` and `balance_changes`."""
+    def begin(self, command_id: UUID) -> tuple[int, int]:
+        """A command begins. Returns the mark for `undo` and `balance_changes`."""
+        self.command_id, self._follow_ups = command_id, 0
         return len(self._undo), len(self.records)
 
     def undo(self, mark: tuple[int, int]) -> None:
@@ -309,9 +379,15 @@ class Book:
             if new != old:
                 yield old, new
 
-    def changes(self) -> Iterator[tuple[type[Row], Row | None, Row]]:
-        """(type, version loaded or None when new, version now) of every document that differs from what was loaded."""
+    def changes(self) -> Iterator[tuple[type[Row], Row | None, Row | None]]:
+        """(type, version loaded or None when new, version now or None when removed) of every document that differs
+        from what was loaded."""
         for place in dict.fromkeys(place for place, _ in self._undo):
             before, now = self._loaded[place], self._current[place]
-            if now is not None and now != before:
+            if now != before:
                 yield place[0], before, now
+
+
+def is_open(row: Row) -> bool:
+    """Whether a document can still act."""
+    return cast("Any", row).closed_at is None

@@ -31,6 +31,7 @@ class Sender(StrEnum):
 
 USER = frozenset({Sender.USER})
 SYSTEM = frozenset({Sender.SYSTEM, Sender.OPERATOR})
+OPERATOR = frozenset({Sender.OPERATOR})
 
 BIGINT_MAX = 2**63 - 1
 _DECIMAL = re.compile(r"[1-9][0-9]{0,18}")
@@ -47,6 +48,13 @@ PriceNano = Annotated[int, Field(ge=1, lt=2**53)]
 # PostgreSQL keeps no NUL, and nobody reads the other control characters.
 PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=PRINTABLE)]
+
+
+class Secret:
+    """Marks a field that is stored encrypted, shown nowhere, and erased when the request it feeds is final."""
+
+
+SECRET = Secret()
 
 
 class Invalid(Exception):
@@ -70,7 +78,8 @@ class Command(BaseModel):
     """An immutable request to change state; may be refused.
 
     Class facts: `kind`, its stable name on the wire; `sent_by`, who may send it; `releases_only`, whether a blocked
-    user may send it, because it only gives things back.
+    user may send it, because it only gives things back; `needs_key`, whether it is refused without an idempotency key;
+    `for_newcomers`, whether a user who is not registered may send it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -78,13 +87,23 @@ class Command(BaseModel):
     kind: ClassVar[str]
     sent_by: ClassVar[frozenset[Sender]]
     releases_only: ClassVar[bool]
+    needs_key: ClassVar[bool]
+    for_newcomers: ClassVar[bool]
 
     @classmethod
     def __init_subclass__(
-        cls, *, kind: str = "", sent_by: frozenset[Sender] = frozenset(), releases_only: bool = False, **_: Any
+        cls,
+        *,
+        kind: str = "",
+        sent_by: frozenset[Sender] = frozenset(),
+        releases_only: bool = False,
+        needs_key: bool = False,
+        for_newcomers: bool = False,
+        **_: Any,
     ) -> None:
         """A class without a kind is a base of several commands."""
-        cls.kind, cls.sent_by, cls.releases_only = kind, sent_by, releases_only
+        cls.kind, cls.sent_by = kind, sent_by
+        cls.releases_only, cls.needs_key, cls.for_newcomers = releases_only, needs_key, for_newcomers
         if kind:
             KINDS[kind] = cls
 

@@ -24,8 +24,7 @@ def decide(book: Book, envelope: Envelope) -> Outcome:
     """
     if envelope.not_after is not None and book.now > envelope.not_after:
         return Outcome(Status.EXPIRED)
-    mark = book.mark()
-    book.command_id = envelope.id
+    mark = book.begin(envelope.id)
     try:
         _admit_actor(book, envelope)
         result = envelope.command.execute(book, envelope)
@@ -69,7 +68,7 @@ def decide_all(book: Book, envelopes: Iterable[Envelope]) -> tuple[dict[UUID, Ou
 def _admit_actor(book: Book, envelope: Envelope) -> None:
     """The two guards that precede every command sent as a user."""
     command = envelope.command
-    if command.sent_by != USER:
+    if command.for_newcomers or (envelope.actor is None and command.sent_by != USER):
         return
     actor = None if envelope.actor is None else book.get(User, envelope.actor)
     if actor is None:

@@ -1,174 +1,34 @@
 """Items in custody: received from Telegram, priced, bought, given away. Key `nft:<nft_id>`.
 
-An nft is the custody record of one gift; trading changes its owner here and moves nothing in Telegram.
+Trading changes an item's owner here and moves nothing in Telegram.
 """
 
 from collections.abc import Iterator
-from datetime import datetime
-from enum import StrEnum
-from typing import Annotated, Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-
-from commands.book import Account, Book, Need, available, document
-from commands.command import (
-    PRINTABLE,
-    SYSTEM,
-    USER,
-    BigId,
-    Command,
-    Envelope,
-    Name,
-    PriceNano,
-    UserId,
-    require_within,
-)
+from commands.book import Account, Book, Need, available
+from commands.command import SYSTEM, USER, BigId, Command, Envelope, PriceNano, UserId, require_within
 from commands.deals import Deal, DealItem, record_deal
+from commands.items import (
+    GiftFacts,
+    MessageRef,
+    Nft,
+    NftState,
+    found,
+    hand_over,
+    public_topics,
+    require_free,
+    require_not_in_custody,
+    require_owner,
+    take_in,
+    touch_detach,
+    touch_intake,
+    touch_item,
+)
 from commands.outcome import Code, Rejection
 from commands.terms import Terms
 from commands.users import User, register, touch_user
-
-
-class NftState(StrEnum):
-    HELD = "held"
-    LISTED = "listed"
-    ON_AUCTION = "on_auction"
-    IN_BUNDLE = "in_bundle"
-    WITHDRAWING = "withdrawing"
-    EXTERNAL = "external"
-
-
-@document("gifts", locked=False)
-class Gift(NamedTuple):
-    """A collectible as Telegram knows it: a catalogue entry that says nothing about who has it."""
-
-    id: int
-    collection: str
-    num: int
-    model: str
-    pattern: str
-    backdrop: str
-    model_permille: int
-    pattern_permille: int
-    backdrop_permille: int
-    center_color: int
-    edge_color: int
-    pattern_color: int
-    text_color: int
-    slug: str
-    availability_total: int | None
-
-
-@document("nfts", indexes=("gift_id",))
-class Nft(NamedTuple):
-    """The custody record. `price_nano` and `fee_bp` are set while listed, `reserved_by` while another document holds
-    it, `owner_id` unless it is external."""
-
-    id: int
-    gift_id: int
-    owner_id: int | None
-    state: str
-    reserved_by: UUID | None
-    reserved_kind: str | None
-    price_nano: int | None
-    fee_bp: int | None
-    message_ref: str | None
-    opened_at: datetime
-    closed_at: datetime | None
-
-
-@document("intakes", key=("message_ref",))
-class Intake(NamedTuple):
-    """One row for each gift received."""
-
-    message_ref: str
-    nft_id: int
-    gift_id: int
-    sender_id: int
-    command_id: UUID
-    opened_at: datetime
-
-
-Permille = Annotated[int, Field(ge=0, le=1000)]
-Color = Annotated[int, Field(ge=0, le=0xFFFFFF)]
-MessageRef = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=PRINTABLE)]
-
-
-class GiftFacts(BaseModel):
-    """A gift on the wire."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    id: BigId
-    collection: Name
-    num: Annotated[int, Field(ge=1, lt=2**31)]
-    model: Name
-    pattern: Name
-    backdrop: Name
-    model_permille: Permille
-    pattern_permille: Permille
-    backdrop_permille: Permille
-    center_color: Color
-    edge_color: Color
-    pattern_color: Color
-    text_color: Color
-    slug: Name
-    availability_total: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-
-    def as_document(self) -> Gift:
-        return Gift(**dict(self))
-
-
-# -- guards that all mechanisms share
-
-
-def found(book: Book, nft_id: int) -> Nft:
-    nft = book.get(Nft, nft_id)
-    if nft is None or nft.state == NftState.EXTERNAL:
-        raise Rejection(Code.NFT_NOT_FOUND, nft_id=str(nft_id))
-    return nft
-
-
-def require_owner(nft: Nft, user_id: int | None) -> None:
-    if nft.owner_id != user_id:
-        raise Rejection(Code.NFT_PERMISSION_DENIED)
-
-
-def require_free(nft: Nft) -> None:
-    """Held and listed items pass; reserved ones belong to the document that reserved them."""
-    if nft.state == NftState.ON_AUCTION:
-        raise Rejection(Code.NFT_ON_AUCTION)
-    if nft.state == NftState.IN_BUNDLE:
-        raise Rejection(Code.NFT_IN_BUNDLE)
-    if nft.state not in (NftState.HELD, NftState.LISTED):
-        raise Rejection(Code.NFT_NOT_AVAILABLE, state=nft.state)
-
-
-# -- effects that all mechanisms share
-
-
-def touch_item(book: Book, nft_id: int) -> Iterator[Need]:
-    """The item, its gift, and its owner's money."""
-    yield Need(Nft, nft_id)
-    nft = book.peek(Nft, nft_id)
-    if nft is not None:
-        yield Need(Gift, nft.gift_id)
-        if nft.owner_id is not None:
-            yield Need(Account, nft.owner_id)
-
-
-def hand_over(book: Book, nft: Nft, owner_id: int) -> None:
-    """A new owner by any path: what hung on the item ends, and it is held."""
-    book.put(nft._replace(owner_id=owner_id, state=NftState.HELD, price_nano=None, fee_bp=None))
-
-
-def _public_topics(book: Book, nft: Nft) -> tuple[str, ...]:
-    gift = book.get(Gift, nft.gift_id)
-    if gift is None:
-        message = f"nft {nft.id} has no gift {nft.gift_id}"
-        raise LookupError(message)
-    return f"nft:{nft.id}", f"collection:{gift.collection}", "market"
 
 
 class _NftCommand(Command):
@@ -191,44 +51,14 @@ class Receive(_NftCommand, kind="nft.receive", sent_by=SYSTEM):
     message_ref: MessageRef
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
-        yield Need(Intake, self.message_ref)
-        yield Need(Nft, self.nft_id)
-        yield Need(Nft, self.gift.id, "gift_id")
-        yield Need(Gift, self.gift.id)
+        yield from touch_intake(book, self.nft_id, self.gift.id, self.message_ref)
         yield from touch_user(self.sender_id)
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
-        nft = book.get(Nft, self.nft_id)
-        if book.get(Intake, self.message_ref) is not None:
-            raise Rejection(Code.INTAKE_ALREADY_RECORDED)
-        if nft is not None and nft.state == NftState.WITHDRAWING:
-            raise Rejection(Code.NFT_RETURN_OPEN)
-        if nft is not None and (nft.state != NftState.EXTERNAL or nft.gift_id != self.gift.id):
-            raise Rejection(Code.NFT_ALREADY_IN_CUSTODY)
-        if any(other.id != self.nft_id for other in book.find(Nft, "gift_id", self.gift.id)):
-            raise Rejection(Code.NFT_ALREADY_IN_CUSTODY)
+        require_not_in_custody(book, self.nft_id, self.gift.id, self.message_ref)
 
         register(book, self.sender_id)
-        book.put(self.gift.as_document())
-        book.put(
-            Nft(
-                id=self.nft_id,
-                gift_id=self.gift.id,
-                owner_id=self.sender_id,
-                state=NftState.HELD,
-                reserved_by=None,
-                reserved_kind=None,
-                price_nano=None,
-                fee_bp=None,
-                message_ref=self.message_ref,
-                opened_at=book.now,
-                closed_at=None,
-            )
-        )
-        book.put(Intake(self.message_ref, self.nft_id, self.gift.id, self.sender_id, envelope.id, book.now))
-        ids = {"nft_id": str(self.nft_id), "gift_id": str(self.gift.id)}
-        book.emit("nft.received", f"nft:{self.nft_id}", **ids)
-        book.emit("nft.received", f"user:{self.sender_id}", **ids)
+        take_in(book, self.nft_id, self.gift.as_document(), self.sender_id, self.sender_id, self.message_ref)
         return {"nft_id": str(self.nft_id), "owner_id": self.sender_id}
 
 
@@ -246,11 +76,12 @@ class SetPrice(_NftCommand, kind="nft.set_price", sent_by=USER):
         require_free(nft)
 
         if self.price_nano is None:
-            nft = nft._replace(state=NftState.HELD, price_nano=None, fee_bp=None)
+            nft = nft._replace(state=NftState.HELD, price_nano=None, fee_bp=None, listed_at=None)
         else:
-            nft = nft._replace(state=NftState.LISTED, price_nano=self.price_nano, fee_bp=book.terms.market_fee_bp)
+            fee_bp, listed_at = book.terms.market_fee_bp, nft.listed_at or book.now
+            nft = nft._replace(state=NftState.LISTED, price_nano=self.price_nano, fee_bp=fee_bp, listed_at=listed_at)
         book.put(nft)
-        book.emit("nft.priced", *_public_topics(book, nft), nft_id=str(nft.id), price_nano=nft.price_nano)
+        book.emit("nft.priced", *public_topics(nft), nft_id=str(nft.id), price_nano=nft.price_nano)
         return {"nft_id": str(nft.id), "state": nft.state, "price_nano": nft.price_nano}
 
 
@@ -264,6 +95,7 @@ class Buy(_NftCommand, kind="nft.buy", sent_by=USER):
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield from touch_item(book, self.nft_id)
+        yield from touch_detach(book, self.nft_id)
         if envelope.actor is not None:
             yield Need(Account, envelope.actor)
 
@@ -282,11 +114,11 @@ class Buy(_NftCommand, kind="nft.buy", sent_by=USER):
         book.require_available(buyer_id, price)
 
         fee = book.settle(available(buyer_id), seller_id, price, fee_bp, "deal", envelope.id)
-        hand_over(book, nft, buyer_id)
+        hand_over(book, nft, buyer_id, "sold")
         deal_id, nft_id, gift_id = str(envelope.id), str(nft.id), str(nft.gift_id)
         book.emit(
             "nft.sold",
-            *_public_topics(book, nft),
+            *public_topics(nft),
             nft_id=nft_id,
             gift_id=gift_id,
             price_nano=price,
@@ -308,6 +140,7 @@ class Transfer(_NftCommand, kind="nft.transfer", sent_by=USER):
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield Need(Nft, self.nft_id)
+        yield from touch_detach(book, self.nft_id)
         yield Need(User, self.to_user_id)
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
@@ -319,7 +152,7 @@ class Transfer(_NftCommand, kind="nft.transfer", sent_by=USER):
         if self.to_user_id == envelope.actor:
             raise Rejection(Code.SELF_TRADE_NOT_ALLOWED)
 
-        hand_over(book, nft, self.to_user_id)
+        hand_over(book, nft, self.to_user_id, "transferred")
         nft_id, parties = str(nft.id), {"from_user_id": envelope.actor, "to_user_id": self.to_user_id}
         book.emit("nft.transferred", f"nft:{nft.id}", nft_id=nft_id)
         for user_id in parties.values():

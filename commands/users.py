@@ -80,7 +80,7 @@ def register(book: Book, user_id: int, language: str = "en") -> bool:
     return True
 
 
-class Register(Command, kind="users.register", sent_by=USER | SYSTEM):
+class Register(Command, kind="users.register", sent_by=USER | SYSTEM, for_newcomers=True):
     user_id: UserId
     language: Annotated[str, StringConstraints(min_length=2, max_length=8, pattern=PRINTABLE)] = "en"
 

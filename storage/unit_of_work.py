@@ -26,13 +26,14 @@ import asyncpg
 from pydantic_core import to_json
 from sqlalchemy.dialects import postgresql
 
-from commands.book import STORED, Account, Book, Event, Posting, Row
+from commands.book import RECENT_SECONDS, STORED, Account, Book, Event, FollowUp, Posting, Row, Scope, record
 from commands.command import Command, Envelope, Invalid, Unreadable, decode
 from commands.decide import touches
-from commands.outcome import Outcome
-from commands.terms import Terms
+from commands.outcome import Outcome, Status
 from storage.arrays import argument, parameter
 from storage.database import Connection
+from storage.journal import fingerprint_of, partition_of
+from storage.settings import Settings
 from storage.tables import metadata
 
 CLAIM = """
@@ -55,6 +56,12 @@ WHERE commands.id = v.id AND commands.finished_at IS NULL
 # Not `status = 'accepted'`: that would let the planner scan the index of all that waits.
 _OUTCOME_TYPES = ("uuid[]", "text[]", "json[]", "json[]", "text[]")
 
+_SCOPES = {
+    Scope.ALL: "",
+    Scope.OPEN: " AND {table}.closed_at IS NULL",
+    Scope.RECENT: f" AND {{table}}.opened_at > clock_timestamp() - interval '{RECENT_SECONDS} seconds'",
+}
+
 # unnest() flattens arrays of arrays, so an event's topics travel as one text.
 _TOPICS_SEPARATOR = "\x1f"
 
@@ -63,15 +70,34 @@ class Fenced(Exception):
     """The lease on a partition has passed to another worker; nothing was done."""
 
 
-class UnitOfWork:
-    """One transaction on a connection. `async with UnitOfWork(…) as work: …; await work.commit()`."""
+@record("commands")
+class Entry(NamedTuple):
+    """A row of the journal that a command wrote."""
 
-    def __init__(self, connection: Connection, terms: Terms) -> None:
+    id: UUID
+    kind: str
+    asset: str
+    partition: int
+    payload: str
+    status: Status
+    fingerprint: bytes
+    accepted_at: datetime | None
+    run_at: datetime | None
+
+
+class UnitOfWork:
+    """One transaction on a connection. `async with UnitOfWork(…) as work: …; await work.commit()`.
+
+    `follow_ups` are the (partition, id) of commands that it accepted itself.
+    """
+
+    def __init__(self, connection: Connection, settings: Settings) -> None:
         self._connection = connection
-        self._terms = terms
+        self._settings = settings
         self._committed = False
         self._platform_nano: Counter[int] = Counter()
         self.round_trips = 0
+        self.follow_ups: list[tuple[int, UUID]] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -100,7 +126,7 @@ class UnitOfWork:
         envelopes = [
             Envelope(row[0], row[1], row[2], row[3], row[4], _read(row[5], row[6]), row[7], row[8]) for row in rows
         ]
-        return envelopes, Book(self._terms, now)
+        return envelopes, Book(self._settings, now)
 
     async def load(self, book: Book, envelopes: Sequence[Envelope]) -> None:
         """Lock and load what the commands touch: documents until none asks for more, then accounts."""
@@ -136,22 +162,31 @@ class UnitOfWork:
         """Write the book's changes and records, and the outcome of each command."""
         inserted: defaultdict[type[Row], list[Row]] = defaultdict(list)
         updated: defaultdict[type[Row], list[tuple[Row, Row]]] = defaultdict(list)
+        deleted: defaultdict[type[Row], list[Row]] = defaultdict(list)
         for document, before, now in book.changes():
-            if before is None:
+            if before is None and now is not None:
                 inserted[document].append(now)
-            else:
+            elif before is not None and now is not None:
                 updated[document].append((before, now))
-        for record in book.records:
-            inserted[type(record)].append(_as_row(record))
-            if isinstance(record, Posting):
-                self._add_platform(record)
+            elif before is not None:
+                deleted[document].append(before)
+        for row in book.records:
+            if isinstance(row, FollowUp):
+                inserted[Entry].append(self._entry(row, book.now))
+                continue
+            inserted[type(row)].append(_as_row(row))
+            if isinstance(row, Posting):
+                self._add_platform(row)
         pieces = [_Piece("insert", kind, STORED[kind].fields) for kind in inserted]
         pieces += [_Piece("update", kind, _changed(kind, pairs)) for kind, pairs in updated.items()]
+        pieces += [_Piece("delete", kind, STORED[kind].key) for kind in deleted]
         pieces.sort(key=lambda piece: (STORED[piece.kind].table, piece.operation))
         arguments: list[Any] = [book.now]
         for piece in pieces:
-            rows = inserted[piece.kind] if piece.operation == "insert" else [now for _, now in updated[piece.kind]]
-            arguments += piece.arguments(rows)
+            if piece.operation == "update":
+                arguments += piece.arguments([now for _, now in updated[piece.kind]])
+            else:
+                arguments += piece.arguments((inserted if piece.operation == "insert" else deleted)[piece.kind])
         outcome_rows = [_outcome_row(id_, outcome) for id_, outcome in outcomes.items()]
         arguments += [
             argument(kind, column) for kind, column in zip(_OUTCOME_TYPES, zip(*outcome_rows, strict=True), strict=True)
@@ -168,6 +203,19 @@ class UnitOfWork:
             self._platform_nano[posting.debit_account] -= posting.amount_nano
         if posting.credit_account < 0:
             self._platform_nano[posting.credit_account] += posting.amount_nano
+
+    def _entry(self, follow_up: FollowUp, now: datetime) -> Entry:
+        command = follow_up.command
+        payload, asset = command.model_dump_json(), command.asset(follow_up.id, None)
+        partition = partition_of(asset, self._settings.partitions)
+        later = follow_up.run_at is not None and follow_up.run_at > now
+        status, accepted_at = (Status.SCHEDULED, None) if later else (Status.ACCEPTED, now)
+        fingerprint = fingerprint_of(command.kind, payload)
+        if not later:
+            self.follow_ups.append((partition, follow_up.id))
+        return Entry(
+            follow_up.id, command.kind, asset, partition, payload, status, fingerprint, accepted_at, follow_up.run_at
+        )
 
     async def commit(self) -> None:
         updates = (
@@ -194,11 +242,11 @@ def _read(kind: str, payload: str) -> Command:
         return Unreadable(reason=str(error))
 
 
-def _as_row(record: Row) -> tuple[Any, ...]:
-    if isinstance(record, Event):
-        topics = _TOPICS_SEPARATOR.join(record.topics)
-        return record.command_id, record.name, topics, to_json(record.fields).decode()
-    return record
+def _as_row(row: Row) -> tuple[Any, ...]:
+    if isinstance(row, Event):
+        topics = _TOPICS_SEPARATOR.join(row.topics)
+        return row.command_id, row.name, topics, to_json(row.fields).decode()
+    return row
 
 
 def _outcome_row(command_id: UUID, outcome: Outcome) -> tuple[UUID, str, str | None, str | None, str | None]:
@@ -225,7 +273,7 @@ def _parameters(types: Sequence[str], first: int) -> str:
 class _Piece(NamedTuple):
     """A part of the write: the columns `fields` of new or changed rows of one type."""
 
-    operation: Literal["insert", "update"]
+    operation: Literal["insert", "update", "delete"]
     kind: type[Row]
     fields: tuple[str, ...]
 
@@ -259,7 +307,8 @@ def _select(document: type[Row], by: tuple[str, ...]) -> str:
     order = ", ".join(f"{table}.{column}" for column in stored.key)
     lock = f" FOR UPDATE OF {table}" if stored.locked else ""
     if len(by) == 1:
-        source = f"{table} WHERE {table}.{by[0]} = ANY({_parameters(types, 1)})"
+        scope = _SCOPES[stored.indexes.get(by[0], Scope.ALL)].format(table=table)
+        source = f"{table} WHERE {table}.{by[0]} = ANY({_parameters(types, 1)}){scope}"
     else:
         keys = ", ".join(by)
         source = f"unnest({_parameters(types, 1)}) AS wanted({keys}) JOIN {table} USING ({keys})"
@@ -279,6 +328,7 @@ def _write_statement(pieces: tuple[_Piece, ...]) -> str:
         table, fields, key = stored.table, piece.fields, stored.key
         types = piece.types()
         source = f"unnest({_parameters(types, first)}) AS v({', '.join(fields)})"
+        match = " AND ".join(f"{table}.{column} = v.{column}" for column in key)
         first += len(types)
         if piece.operation == "insert":
             values = ", ".join(
@@ -286,9 +336,10 @@ def _write_statement(pieces: tuple[_Piece, ...]) -> str:
             )
             moment, now = (f", {stored.moment}", ", $1::timestamptz") if stored.moment else ("", "")
             statement = f"INSERT INTO {table} ({', '.join(fields)}{moment}) SELECT {values}{now} FROM {source}"  # noqa: S608
+        elif piece.operation == "delete":
+            statement = f"DELETE FROM {table} USING {source} WHERE {match}"  # noqa: S608 - names of our own tables
         else:
             changes = ", ".join(f"{field} = v.{field}" for field in fields if field not in key)
-            match = " AND ".join(f"{table}.{column} = v.{column}" for column in key)
             statement = f"UPDATE {table} SET {changes} FROM {source} WHERE {match}"  # noqa: S608
         parts.append(f"w{len(parts)} AS ({statement})")
     ctes = f"WITH {', '.join(parts)}" if parts else ""

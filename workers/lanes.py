@@ -33,12 +33,13 @@ _BACKOFF_SECONDS = (0.05, 2.0)
 
 
 class Batch(NamedTuple):
-    """What one transaction did: the (partition, id) of the commands it finished, the partitions with more to do, and
-    its round trips."""
+    """What one transaction did: the (partition, id) of the commands it finished, the partitions with more to do, its
+    round trips, and the (partition, id) of commands that it accepted itself."""
 
     finished: list[tuple[int, UUID]]
     unfinished: set[int]
     round_trips: int
+    follow_ups: list[tuple[int, UUID]]
 
 
 async def run_batch(connection: Connection, settings: Settings, fences: Mapping[int, int], commands_max: int) -> Batch:
@@ -48,7 +49,7 @@ async def run_batch(connection: Connection, settings: Settings, fences: Mapping[
         await work.begin(fences)
         envelopes, book = await work.claim(list(fences), limit_each)
         if not envelopes:
-            return Batch([], set(), work.round_trips)
+            return Batch([], set(), work.round_trips, [])
         await work.load(book, envelopes)
         outcomes, postponed = decide_all(book, envelopes)
         await work.write(book, outcomes)
@@ -57,7 +58,7 @@ async def run_batch(connection: Connection, settings: Settings, fences: Mapping[
     claimed = Counter(envelope.partition for envelope in envelopes)
     full = {partition for partition, count in claimed.items() if count == limit_each}
     finished = [(envelope.partition, envelope.id) for envelope in envelopes if envelope.id in outcomes]
-    return Batch(finished, full | postponed, work.round_trips)
+    return Batch(finished, full | postponed, work.round_trips, work.follow_ups)
 
 
 async def run_isolated(
@@ -65,6 +66,7 @@ async def run_isolated(
 ) -> Batch:
     """The same commands, each in a transaction of its own: the one that the database refuses is set aside."""
     finished: list[tuple[int, UUID]] = []
+    follow_ups: list[tuple[int, UUID]] = []
     round_trips = 0
     for partition, fence in fences.items():
         for _ in range(max(1, commands_max // len(fences))):
@@ -78,7 +80,8 @@ async def run_isolated(
             if not batch.finished:
                 break
             finished += batch.finished
-    return Batch(finished, set(fences), round_trips)
+            follow_ups += batch.follow_ups
+    return Batch(finished, set(fences), round_trips, follow_ups)
 
 
 async def _set_aside(
@@ -93,7 +96,7 @@ async def _set_aside(
             await work.write(book, outcomes)
             await work.commit()
     _log_failures(outcomes)
-    return Batch([(envelope.partition, envelope.id) for envelope in envelopes], set(), work.round_trips)
+    return Batch([(envelope.partition, envelope.id) for envelope in envelopes], set(), work.round_trips, [])
 
 
 def _log_failures(outcomes: Mapping[UUID, Outcome]) -> None:
@@ -109,7 +112,7 @@ class Lanes:
     set when a fence no longer holds; `totals` are batches, commands and round trips so far.
     """
 
-    def __init__(self, settings: Settings, finished: Callable[[list[tuple[int, UUID]]], None]) -> None:
+    def __init__(self, settings: Settings, finished: Callable[[Batch], None]) -> None:
         self._settings = settings
         self._finished = finished
         self.fenced = asyncio.Event()
@@ -164,7 +167,7 @@ class Lanes:
                 refused, pause = False, _BACKOFF_SECONDS[0]
                 batches, commands, round_trips = self.totals
                 self.totals = batches + 1, commands + len(batch.finished), round_trips + batch.round_trips
-                self._finished(batch.finished)
+                self._finished(batch)
                 again: Iterable[int] = batch.unfinished
             except Fenced:
                 self.fenced.set()

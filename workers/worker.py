@@ -23,7 +23,7 @@ from storage.database import connect
 from storage.notices import Listener
 from storage.queue import BELLS_CHANNEL, FUNCTION, Queue, connect_redis, deserialize, serialize
 from storage.settings import Settings
-from workers.lanes import STATEMENT_SECONDS, Lanes, run_batch
+from workers.lanes import STATEMENT_SECONDS, Batch, Lanes, run_batch
 from workers.leases import Leases
 from workers.sweeper import Sweeper
 from workers.timers import Timers
@@ -84,7 +84,7 @@ class SoukWorker(Worker):
         self._sweeper = Sweeper(
             settings, self._queue, self._lanes.fences.keys, self._lanes.ring, lambda: self._bells.connected
         )
-        self._timers = Timers(settings, self._promoted)
+        self._timers = Timers(settings, self._accepted)
         self._lane_count = settings.lanes
 
     async def main(self) -> None:
@@ -136,11 +136,12 @@ class SoukWorker(Worker):
     def _heard(self, partitions: str) -> None:
         self._lanes.ring(int(partition) for partition in partitions.split())
 
-    def _finish(self, commands: list[tuple[int, UUID]]) -> None:
-        if commands:
-            self._hint(self._queue.finish(commands))
+    def _finish(self, batch: Batch) -> None:
+        if batch.finished:
+            self._hint(self._queue.finish(batch.finished))
+        self._accepted(batch.follow_ups)
 
-    def _promoted(self, commands: Collection[tuple[int, UUID]]) -> None:
+    def _accepted(self, commands: Collection[tuple[int, UUID]]) -> None:
         if commands:
             self._lanes.ring({partition for partition, _ in commands})
             self._hint(self._queue.enqueue(commands))

@@ -66,7 +66,7 @@ def test_undoing_puts_everything_back() -> None:
     book = Book(Terms(), START)
     book.load(Account, [1, 2], [Account(1, 5, 0), Account(2, 0, 0)])
     book.post(available(1), available(2), 1)
-    mark = book.mark()
+    mark = book.begin(UUID(int=1))
     book.post(available(1), available(2), 2)
     book.emit("x", "market")
     book.undo(mark)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commands.deals import Deal
-from commands.nft import Nft, NftState
+from commands.items import Nft, NftState
 from commands.outcome import Status
 from commands.terms import TON
 from tests.commands.world import Sent, World, buy, deposit, receive, register, set_price, transfer

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from commands.book import FEES, Event, Posting
 from commands.deals import Deal, DealItem
-from commands.nft import Gift, Nft, NftState
+from commands.items import Gift, Nft, NftState
 from commands.outcome import Code, Status
 from commands.terms import TON, Terms, fee_nano
 from commands.users import User

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from commands.book import STORED, Account, Book, Event, Need, Posting, Row
+from commands.book import STORED, Account, Book, Event, FollowUp, Need, Posting, Row, Scope, is_open
 from commands.command import Command, Envelope
 from commands.decide import decide_all, touches
+from commands.items import Gift, GiftLock
 from commands.outcome import Outcome
 from commands.terms import TON, Terms
 from commands.users import User, memo_of
@@ -28,7 +29,15 @@ class World:
         self.rows: dict[tuple[type[Row], Any], Row] = {}
         self.records: list[Row] = []
         self.now = START
+        self.timers: list[tuple[datetime, Command]] = []
         self._numbers = itertools.count(1)
+
+    def advance(self, seconds: float) -> list[Outcome]:
+        """Time passes, and the timers that are due run: their outcomes, in the order of their times."""
+        self.now += timedelta(seconds=seconds)
+        due = sorted((timer for timer in self.timers if timer[0] <= self.now), key=lambda timer: timer[0])
+        self.timers = [timer for timer in self.timers if timer[0] > self.now]
+        return [self.one(command) for _, command in due]
 
     def run(self, *sent: Sent, not_after: datetime | None = None) -> list[Outcome]:
         """One batch. Commands that had to wait for the next batch get it."""
@@ -64,18 +73,27 @@ class World:
     def _load_one(self, book: Book, need: Need) -> None:
         if need.column is None:
             row = self.rows.get((need.document, need.value))
+            if need.document is GiftLock:
+                row = GiftLock(int(str(need.value))) if (Gift, need.value) in self.rows else None
             book.load(need.document, [need.value], [] if row is None else [row])
         else:
             position = STORED[need.document].fields.index(need.column)
             rows = [
                 row for (kind, _), row in self.rows.items() if kind is need.document and row[position] == need.value
             ]
+            if STORED[need.document].indexes[need.column] is Scope.OPEN:
+                rows = [row for row in rows if is_open(row)]
             book.load_found(need.document, need.column, [need.value], rows)
 
     def _store(self, book: Book) -> None:
-        for kind, _, row in book.changes():
-            self.rows[kind, STORED[kind].key_of(row)] = row
-        self.records += book.records
+        for kind, before, row in book.changes():
+            if row is not None:
+                self.rows[kind, STORED[kind].key_of(row)] = row
+            elif before is not None:
+                del self.rows[kind, STORED[kind].key_of(before)]
+        follow_ups = [row for row in book.records if isinstance(row, FollowUp)]
+        self.timers += [(follow_up.run_at or self.now, follow_up.command) for follow_up in follow_ups]
+        self.records += [row for row in book.records if not isinstance(row, FollowUp)]
 
     # -- what tests ask
 

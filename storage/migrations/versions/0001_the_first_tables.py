@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-import storage.tables
+from storage.tables.base import Xid8
 
 revision = "0001"
 down_revision = None
@@ -119,7 +119,7 @@ def upgrade() -> None:
     op.create_table(
         "events",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
-        sa.Column("txid", storage.tables.Xid8(), server_default=sa.text("pg_current_xact_id()"), nullable=False),
+        sa.Column("txid", Xid8(), server_default=sa.text("pg_current_xact_id()"), nullable=False),
         sa.Column("command_id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("topics", postgresql.ARRAY(sa.Text()), nullable=False),

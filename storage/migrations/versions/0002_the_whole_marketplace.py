@@ -1,0 +1,661 @@
+"""The whole marketplace."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+_COPIED = {
+    "collection": sa.Text(),
+    "num": sa.Integer(),
+    "model": sa.Text(),
+    "pattern": sa.Text(),
+    "backdrop": sa.Text(),
+    "model_permille": sa.SmallInteger(),
+}
+
+
+def upgrade() -> None:
+    op.create_table(
+        "floor_points",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("market", sa.Text(), nullable=False),
+        sa.Column("collection", sa.Text(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("price_nano", sa.BigInteger(), nullable=False),
+        sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("floor_points_pkey")),
+    )
+    op.create_index("floor_points_chart_idx", "floor_points", ["collection", "model", "recorded_at"], unique=False)
+    op.create_table(
+        "floors",
+        sa.Column("market", sa.Text(), nullable=False),
+        sa.Column("collection", sa.Text(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("price_nano", sa.BigInteger(), nullable=False),
+        sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("market", "collection", "model", name=op.f("floors_pkey")),
+    )
+    op.create_index("floors_collection_idx", "floors", ["collection"], unique=False)
+    op.create_table(
+        "gateway_requests",
+        sa.Column("reference", sa.Uuid(), nullable=False),
+        sa.Column("op", sa.Text(), nullable=False),
+        sa.Column("body", postgresql.JSON(astext_type=sa.Text()), nullable=False),
+        sa.Column("answers", sa.Text(), nullable=True),
+        sa.Column("names", postgresql.JSON(astext_type=sa.Text()), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("lookups", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("answer", postgresql.JSON(astext_type=sa.Text()), nullable=True),
+        sa.Column("due_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "(state IN ('done', 'refused', 'cancelled')) = (closed_at IS NOT NULL)",
+            name=op.f("gateway_requests_open_check"),
+        ),
+        sa.CheckConstraint(
+            "state IN ('pending', 'sent', 'unknown', 'never_seen', 'done', 'refused', 'cancelled')",
+            name=op.f("gateway_requests_state_check"),
+        ),
+        sa.CheckConstraint("attempts >= 0", name=op.f("gateway_requests_attempts_check")),
+        sa.PrimaryKeyConstraint("reference", name=op.f("gateway_requests_pkey")),
+        postgresql_with={"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.05},
+    )
+    op.create_index(
+        "gateway_requests_due_idx",
+        "gateway_requests",
+        ["due_at"],
+        unique=False,
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
+    op.create_index(
+        "gateway_requests_state_idx",
+        "gateway_requests",
+        ["state", "opened_at", "reference"],
+        unique=False,
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
+    op.create_table(
+        "presales",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("gift_id", sa.BigInteger(), nullable=False),
+        sa.Column("seller_id", sa.BigInteger(), nullable=False),
+        sa.Column("price_nano", sa.BigInteger(), nullable=True),
+        sa.Column("fee_bp", sa.SmallInteger(), nullable=True),
+        sa.Column("deposit_bp", sa.SmallInteger(), nullable=True),
+        sa.Column("penalty_bp", sa.SmallInteger(), nullable=True),
+        sa.Column("deposit_held_nano", sa.BigInteger(), nullable=False),
+        sa.Column("buyer_id", sa.BigInteger(), nullable=True),
+        sa.Column("buyer_held_nano", sa.BigInteger(), nullable=False),
+        sa.Column("transferable_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("deadline_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "(state IN ('registered', 'listed', 'sold')) = (closed_at IS NULL)", name=op.f("presales_open_check")
+        ),
+        sa.CheckConstraint(
+            "buyer_held_nano = CASE state WHEN 'sold' THEN price_nano ELSE 0 END",
+            name=op.f("presales_buyer_held_check"),
+        ),
+        sa.CheckConstraint(
+            "deposit_held_nano = CASE WHEN state IN ('listed', 'sold') THEN price_nano * deposit_bp / 10000 ELSE 0 END",
+            name=op.f("presales_deposit_held_check"),
+        ),
+        sa.CheckConstraint(
+            "state IN ('registered', 'listed', 'sold', 'delivered', 'failed', 'lapsed', 'deleted')",
+            name=op.f("presales_state_check"),
+        ),
+        sa.CheckConstraint("buyer_id <> seller_id", name=op.f("presales_two_parties_check")),
+        sa.ForeignKeyConstraint(["buyer_id"], ["users.id"], name=op.f("presales_buyer_id_fkey")),
+        sa.ForeignKeyConstraint(["gift_id"], ["gifts.id"], name=op.f("presales_gift_id_fkey")),
+        sa.ForeignKeyConstraint(["seller_id"], ["users.id"], name=op.f("presales_seller_id_fkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("presales_pkey")),
+    )
+    op.create_index("presales_buyer_idx", "presales", ["buyer_id", "opened_at", "id"], unique=False)
+    op.create_index(
+        "presales_listed_opened_idx",
+        "presales",
+        ["opened_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'listed'"),
+    )
+    op.create_index(
+        "presales_listed_price_idx",
+        "presales",
+        ["price_nano", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'listed'"),
+    )
+    op.create_index(
+        "presales_open_gift_idx", "presales", ["gift_id"], unique=True, postgresql_where=sa.text("closed_at IS NULL")
+    )
+    op.create_index("presales_seller_idx", "presales", ["seller_id", "opened_at", "id"], unique=False)
+    op.create_table(
+        "telegram_accounts",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.BigInteger(), nullable=False),
+        sa.Column("phone", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=True),
+        sa.Column("telegram_id", sa.BigInteger(), nullable=True),
+        sa.Column("stars", sa.BigInteger(), nullable=False),
+        sa.Column("premium", sa.Boolean(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("connected_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("approve_id", sa.Uuid(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "(state IN ('disconnected', 'failed')) = (closed_at IS NOT NULL)", name=op.f("telegram_accounts_open_check")
+        ),
+        sa.CheckConstraint(
+            "state IN ('requested', 'code_sent', 'signing_in', 'connected', 'disconnected', 'failed')",
+            name=op.f("telegram_accounts_state_check"),
+        ),
+        sa.CheckConstraint("stars >= 0", name=op.f("telegram_accounts_stars_check")),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("telegram_accounts_user_id_fkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("telegram_accounts_pkey")),
+    )
+    op.create_index(
+        "telegram_accounts_name_idx",
+        "telegram_accounts",
+        ["user_id", "name"],
+        unique=True,
+        postgresql_where=sa.text("state = 'connected'"),
+    )
+    op.create_index(
+        "telegram_accounts_open_phone_idx",
+        "telegram_accounts",
+        ["phone"],
+        unique=False,
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
+    op.create_index(
+        "telegram_accounts_phone_idx",
+        "telegram_accounts",
+        ["phone"],
+        unique=True,
+        postgresql_where=sa.text("state = 'connected'"),
+    )
+    op.create_index(
+        "telegram_accounts_telegram_idx",
+        "telegram_accounts",
+        ["telegram_id"],
+        unique=True,
+        postgresql_where=sa.text("state = 'connected'"),
+    )
+    op.create_index("telegram_accounts_user_idx", "telegram_accounts", ["user_id", "opened_at", "id"], unique=False)
+    op.create_table(
+        "trades",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("owner_id", sa.BigInteger(), nullable=False),
+        sa.Column("receiver_id", sa.BigInteger(), nullable=True),
+        sa.Column("requirements", postgresql.JSON(astext_type=sa.Text()), nullable=False),
+        sa.Column("fee_bp", sa.SmallInteger(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("(state = 'open') = (closed_at IS NULL)", name=op.f("trades_open_check")),
+        sa.CheckConstraint("state IN ('open', 'accepted', 'deleted', 'closed')", name=op.f("trades_state_check")),
+        sa.CheckConstraint("owner_id <> receiver_id", name=op.f("trades_two_parties_check")),
+        sa.ForeignKeyConstraint(["owner_id"], ["users.id"], name=op.f("trades_owner_id_fkey")),
+        sa.ForeignKeyConstraint(["receiver_id"], ["users.id"], name=op.f("trades_receiver_id_fkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("trades_pkey")),
+    )
+    op.create_index("trades_owner_idx", "trades", ["owner_id", "opened_at", "id"], unique=False)
+    op.create_index(
+        "trades_public_idx",
+        "trades",
+        ["opened_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("closed_at IS NULL AND receiver_id IS NULL"),
+    )
+    op.create_index("trades_receiver_idx", "trades", ["receiver_id", "opened_at", "id"], unique=False)
+    op.create_table(
+        "withdrawals",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.BigInteger(), nullable=False),
+        sa.Column("amount_nano", sa.BigInteger(), nullable=False),
+        sa.Column("fee_nano", sa.BigInteger(), nullable=False),
+        sa.Column("held_nano", sa.BigInteger(), nullable=False),
+        sa.Column("address", sa.Text(), nullable=False),
+        sa.Column("comment", sa.Text(), nullable=True),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("tx_hash", sa.Text(), nullable=True),
+        sa.Column("logical_time", sa.BigInteger(), nullable=True),
+        sa.Column("network_fee_nano", sa.BigInteger(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "held_nano = CASE state WHEN 'requested' THEN amount_nano ELSE 0 END", name=op.f("withdrawals_held_check")
+        ),
+        sa.CheckConstraint("state IN ('requested', 'confirmed', 'failed')", name=op.f("withdrawals_state_check")),
+        sa.CheckConstraint("amount_nano > fee_nano AND fee_nano >= 0", name=op.f("withdrawals_amount_check")),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("withdrawals_user_id_fkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("withdrawals_pkey")),
+    )
+    op.create_index("withdrawals_user_idx", "withdrawals", ["user_id", "opened_at", "id"], unique=False)
+    op.create_table(
+        "account_channels",
+        sa.Column("account_id", sa.Uuid(), nullable=False),
+        sa.Column("channel_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("title", sa.Text(), nullable=False),
+        sa.Column("username", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["telegram_accounts.id"], name=op.f("account_channels_account_id_fkey")
+        ),
+        sa.PrimaryKeyConstraint("account_id", "channel_id", name=op.f("account_channels_pkey")),
+    )
+    op.create_table(
+        "account_gifts",
+        sa.Column("account_id", sa.Uuid(), nullable=False),
+        sa.Column("gift_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("message_ref", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["telegram_accounts.id"], name=op.f("account_gifts_account_id_fkey")),
+        sa.ForeignKeyConstraint(["gift_id"], ["gifts.id"], name=op.f("account_gifts_gift_id_fkey")),
+        sa.PrimaryKeyConstraint("account_id", "gift_id", name=op.f("account_gifts_pkey")),
+    )
+    op.create_table(
+        "auctions",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("nft_id", sa.BigInteger(), nullable=False),
+        sa.Column("seller_id", sa.BigInteger(), nullable=False),
+        sa.Column("start_nano", sa.BigInteger(), nullable=False),
+        sa.Column("current_nano", sa.BigInteger(), nullable=False),
+        sa.Column("bid_count", sa.Integer(), nullable=False),
+        sa.Column("step_bp", sa.SmallInteger(), nullable=False),
+        sa.Column("fee_bp", sa.SmallInteger(), nullable=False),
+        sa.Column("ends_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("planned_ends_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("leader_bid_id", sa.Uuid(), nullable=True),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("(state = 'active') = (closed_at IS NULL)", name=op.f("auctions_open_check")),
+        sa.CheckConstraint("state IN ('active', 'cancelled', 'sold', 'unsold')", name=op.f("auctions_state_check")),
+        sa.CheckConstraint("ends_at >= planned_ends_at", name=op.f("auctions_ends_check")),
+        sa.ForeignKeyConstraint(["nft_id"], ["nfts.id"], name=op.f("auctions_nft_id_fkey")),
+        sa.ForeignKeyConstraint(["seller_id"], ["users.id"], name=op.f("auctions_seller_id_fkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("auctions_pkey")),
+        postgresql_with={"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.05},
+    )
+    op.create_index(
+        "auctions_open_ends_idx",
+        "auctions",
+        ["ends_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
+    op.create_index(
+        "auctions_open_nft_idx", "auctions", ["nft_id"], unique=True, postgresql_where=sa.text("closed_at IS NULL")
+    )
+    op.create_index(
+        "auctions_open_opened_idx",
+        "auctions",
+        ["opened_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
+    op.create_index(
+        "auctions_open_price_idx",
+        "auctions",
+        ["current_nano", "id"],
+        unique=False,
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
+    op.create_index("auctions_seller_idx", "auctions", ["seller_id", "opened_at", "id"], unique=False)
+    op.create_table(
+        "channels",
+        sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("owner_id", sa.BigInteger(), nullable=False),
+        sa.Column("account_id", sa.Uuid(), nullable=False),
+        sa.Column("check_id", sa.Uuid(), nullable=False),
+        sa.Column("title", sa.Text(), nullable=True),
+        sa.Column("username", sa.Text(), nullable=True),
+        sa.Column("gifts", postgresql.JSON(astext_type=sa.Text()), nullable=False),
+        sa.Column("gifts_hash", sa.Text(), nullable=True),
+        sa.Column("price_nano", sa.BigInteger(), nullable=True),
+        sa.Column("fee_bp", sa.SmallInteger(), nullable=True),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("reserved_by", sa.Uuid(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "(price_nano IS NOT NULL) = (state IN ('listed', 'selling')) AND (fee_bp IS NOT NULL) = (state IN ('listed', 'selling'))",
+            name=op.f("channels_priced_check"),
+        ),
+        sa.CheckConstraint("(reserved_by IS NOT NULL) = (state = 'selling')", name=op.f("channels_reserved_check")),
+        sa.CheckConstraint(
+            "(state IN ('sold', 'deleted')) = (closed_at IS NOT NULL)", name=op.f("channels_open_check")
+        ),
+        sa.CheckConstraint(
+            "state IN ('checking', 'unlisted', 'listed', 'selling', 'sold', 'refused', 'deleted')",
+            name=op.f("channels_state_check"),
+        ),
+        sa.ForeignKeyConstraint(["account_id"], ["telegram_accounts.id"], name=op.f("channels_account_id_fkey")),
+        sa.ForeignKeyConstraint(["owner_id"], ["users.id"], name=op.f("channels_owner_id_fkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("channels_pkey")),
+    )
+    op.create_index("channels_account_idx", "channels", ["account_id"], unique=False)
+    op.create_index(
+        "channels_listed_opened_idx",
+        "channels",
+        ["opened_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'listed'"),
+    )
+    op.create_index(
+        "channels_listed_price_idx",
+        "channels",
+        ["price_nano", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'listed'"),
+    )
+    op.create_index("channels_owner_idx", "channels", ["owner_id", "opened_at", "id"], unique=False)
+    op.create_table(
+        "offers",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("nft_id", sa.BigInteger(), nullable=False),
+        sa.Column("owner_id", sa.BigInteger(), nullable=False),
+        sa.Column("author_id", sa.BigInteger(), nullable=False),
+        sa.Column("price_nano", sa.BigInteger(), nullable=False),
+        sa.Column("counter_nano", sa.BigInteger(), nullable=True),
+        sa.Column("fee_bp", sa.SmallInteger(), nullable=False),
+        sa.Column("held_nano", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("(state = 'open') = (closed_at IS NULL)", name=op.f("offers_open_check")),
+        sa.CheckConstraint(
+            "held_nano = CASE state WHEN 'open' THEN price_nano ELSE 0 END", name=op.f("offers_held_check")
+        ),
+        sa.CheckConstraint(
+            "state IN ('open', 'accepted', 'withdrawn', 'refused', 'expired', 'closed')",
+            name=op.f("offers_state_check"),
+        ),
+        sa.CheckConstraint("owner_id <> author_id", name=op.f("offers_two_parties_check")),
+        sa.ForeignKeyConstraint(["author_id"], ["users.id"], name=op.f("offers_author_id_fkey")),
+        sa.ForeignKeyConstraint(["nft_id"], ["nfts.id"], name=op.f("offers_nft_id_fkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("offers_pkey")),
+        postgresql_with={"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.05},
+    )
+    op.create_index("offers_author_idx", "offers", ["author_id", "updated_at", "id"], unique=False)
+    op.create_index(
+        "offers_open_idx", "offers", ["nft_id", "author_id"], unique=True, postgresql_where=sa.text("closed_at IS NULL")
+    )
+    op.create_index("offers_owner_idx", "offers", ["owner_id", "updated_at", "id"], unique=False)
+    op.create_table(
+        "proposals",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("trade_id", sa.Uuid(), nullable=False),
+        sa.Column("owner_id", sa.BigInteger(), nullable=False),
+        sa.Column("author_id", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("(state = 'open') = (closed_at IS NULL)", name=op.f("proposals_open_check")),
+        sa.CheckConstraint(
+            "state IN ('open', 'accepted', 'withdrawn', 'declined', 'closed')", name=op.f("proposals_state_check")
+        ),
+        sa.CheckConstraint("owner_id <> author_id", name=op.f("proposals_two_parties_check")),
+        sa.ForeignKeyConstraint(["author_id"], ["users.id"], name=op.f("proposals_author_id_fkey")),
+        sa.ForeignKeyConstraint(["owner_id"], ["users.id"], name=op.f("proposals_owner_id_fkey")),
+        sa.ForeignKeyConstraint(["trade_id"], ["trades.id"], name=op.f("proposals_trade_id_fkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("proposals_pkey")),
+    )
+    op.create_index("proposals_author_idx", "proposals", ["author_id", "opened_at", "id"], unique=False)
+    op.create_index(
+        "proposals_open_idx",
+        "proposals",
+        ["trade_id", "author_id"],
+        unique=True,
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
+    op.create_index("proposals_owner_idx", "proposals", ["owner_id", "opened_at", "id"], unique=False)
+    op.create_index("proposals_trade_idx", "proposals", ["trade_id", "opened_at", "id"], unique=False)
+    op.create_table(
+        "returns",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("nft_id", sa.BigInteger(), nullable=False),
+        sa.Column("user_id", sa.BigInteger(), nullable=False),
+        sa.Column("fee_nano", sa.BigInteger(), nullable=False),
+        sa.Column("held_nano", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "held_nano = CASE state WHEN 'requested' THEN fee_nano ELSE 0 END", name=op.f("returns_held_check")
+        ),
+        sa.CheckConstraint("state IN ('requested', 'confirmed', 'failed')", name=op.f("returns_state_check")),
+        sa.ForeignKeyConstraint(["nft_id"], ["nfts.id"], name=op.f("returns_nft_id_fkey")),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("returns_user_id_fkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("returns_pkey")),
+    )
+    op.create_index(
+        "returns_open_nft_idx", "returns", ["nft_id"], unique=True, postgresql_where=sa.text("closed_at IS NULL")
+    )
+    op.create_index("returns_user_idx", "returns", ["user_id", "opened_at", "id"], unique=False)
+    op.create_table(
+        "trade_items",
+        sa.Column("trade_id", sa.Uuid(), nullable=False),
+        sa.Column("nft_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["nft_id"], ["nfts.id"], name=op.f("trade_items_nft_id_fkey")),
+        sa.ForeignKeyConstraint(["trade_id"], ["trades.id"], name=op.f("trade_items_trade_id_fkey")),
+        sa.PrimaryKeyConstraint("trade_id", "nft_id", name=op.f("trade_items_pkey")),
+    )
+    op.create_index(
+        "trade_items_open_nft_idx",
+        "trade_items",
+        ["nft_id"],
+        unique=False,
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
+    op.create_table(
+        "bids",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("auction_id", sa.Uuid(), nullable=False),
+        sa.Column("bidder_id", sa.BigInteger(), nullable=False),
+        sa.Column("amount_nano", sa.BigInteger(), nullable=False),
+        sa.Column("held_nano", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("(state = 'leading') = (closed_at IS NULL)", name=op.f("bids_open_check")),
+        sa.CheckConstraint(
+            "held_nano = CASE state WHEN 'leading' THEN amount_nano ELSE 0 END", name=op.f("bids_held_check")
+        ),
+        sa.CheckConstraint("state IN ('leading', 'outbid', 'raised', 'won')", name=op.f("bids_state_check")),
+        sa.ForeignKeyConstraint(["auction_id"], ["auctions.id"], name=op.f("bids_auction_id_fkey")),
+        sa.ForeignKeyConstraint(["bidder_id"], ["users.id"], name=op.f("bids_bidder_id_fkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("bids_pkey")),
+        postgresql_with={"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.05},
+    )
+    op.create_index("bids_auction_idx", "bids", ["auction_id", "amount_nano", "id"], unique=False)
+    op.create_index("bids_bidder_idx", "bids", ["bidder_id", "opened_at", "id"], unique=False)
+    op.create_index(
+        "bids_leading_idx", "bids", ["auction_id"], unique=True, postgresql_where=sa.text("closed_at IS NULL")
+    )
+    op.create_table(
+        "channel_purchases",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("channel_id", sa.BigInteger(), nullable=False),
+        sa.Column("buyer_id", sa.BigInteger(), nullable=False),
+        sa.Column("seller_id", sa.BigInteger(), nullable=False),
+        sa.Column("receiver_id", sa.BigInteger(), nullable=False),
+        sa.Column("price_nano", sa.BigInteger(), nullable=False),
+        sa.Column("fee_bp", sa.SmallInteger(), nullable=False),
+        sa.Column("held_nano", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "held_nano = CASE state WHEN 'requested' THEN price_nano ELSE 0 END",
+            name=op.f("channel_purchases_held_check"),
+        ),
+        sa.CheckConstraint("state IN ('requested', 'confirmed', 'failed')", name=op.f("channel_purchases_state_check")),
+        sa.CheckConstraint("buyer_id <> seller_id", name=op.f("channel_purchases_two_parties_check")),
+        sa.ForeignKeyConstraint(["buyer_id"], ["users.id"], name=op.f("channel_purchases_buyer_id_fkey")),
+        sa.ForeignKeyConstraint(["channel_id"], ["channels.id"], name=op.f("channel_purchases_channel_id_fkey")),
+        sa.ForeignKeyConstraint(["seller_id"], ["users.id"], name=op.f("channel_purchases_seller_id_fkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("channel_purchases_pkey")),
+    )
+    op.create_index("channel_purchases_buyer_idx", "channel_purchases", ["buyer_id", "opened_at", "id"], unique=False)
+    op.create_index(
+        "channel_purchases_open_idx",
+        "channel_purchases",
+        ["channel_id"],
+        unique=True,
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
+    op.create_index("channel_purchases_seller_idx", "channel_purchases", ["seller_id", "opened_at", "id"], unique=False)
+    op.create_table(
+        "proposal_items",
+        sa.Column("proposal_id", sa.Uuid(), nullable=False),
+        sa.Column("nft_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["nft_id"], ["nfts.id"], name=op.f("proposal_items_nft_id_fkey")),
+        sa.ForeignKeyConstraint(["proposal_id"], ["proposals.id"], name=op.f("proposal_items_proposal_id_fkey")),
+        sa.PrimaryKeyConstraint("proposal_id", "nft_id", name=op.f("proposal_items_pkey")),
+    )
+    op.create_index(
+        "proposal_items_open_nft_idx",
+        "proposal_items",
+        ["nft_id"],
+        unique=False,
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
+    # Items in custody already take the market's columns from their gifts.
+    op.add_column("nfts", sa.Column("listed_at", sa.DateTime(timezone=True)))
+    op.add_column("nfts", sa.Column("hanging", sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.alter_column("nfts", "hanging", server_default=None)
+    for name, kind in _COPIED.items():
+        op.add_column("nfts", sa.Column(name, kind))
+    copied = ", ".join(f"{name} = gifts.{name}" for name in _COPIED)
+    op.execute(f"UPDATE nfts SET {copied} FROM gifts WHERE gifts.id = nfts.gift_id")  # noqa: S608 - constant
+    op.execute("UPDATE nfts SET listed_at = opened_at WHERE state = 'listed'")
+    for name in _COPIED:
+        op.alter_column("nfts", name, nullable=False)
+    op.drop_constraint(op.f("nfts_listed_check"), "nfts")
+    op.create_check_constraint(
+        op.f("nfts_listed_check"),
+        "nfts",
+        "(price_nano IS NOT NULL) = (state = 'listed') AND (fee_bp IS NOT NULL) = (state = 'listed')"
+        " AND (listed_at IS NOT NULL) = (state = 'listed')",
+    )
+
+
+def downgrade() -> None:
+    op.drop_column("nfts", "model_permille")
+    op.drop_column("nfts", "backdrop")
+    op.drop_column("nfts", "pattern")
+    op.drop_column("nfts", "model")
+    op.drop_column("nfts", "num")
+    op.drop_column("nfts", "collection")
+    op.drop_column("nfts", "hanging")
+    op.drop_column("nfts", "listed_at")
+    op.drop_index(
+        "proposal_items_open_nft_idx", table_name="proposal_items", postgresql_where=sa.text("closed_at IS NULL")
+    )
+    op.drop_table("proposal_items")
+    op.drop_index("channel_purchases_seller_idx", table_name="channel_purchases")
+    op.drop_index(
+        "channel_purchases_open_idx", table_name="channel_purchases", postgresql_where=sa.text("closed_at IS NULL")
+    )
+    op.drop_index("channel_purchases_buyer_idx", table_name="channel_purchases")
+    op.drop_table("channel_purchases")
+    op.drop_index("bids_leading_idx", table_name="bids", postgresql_where=sa.text("closed_at IS NULL"))
+    op.drop_index("bids_bidder_idx", table_name="bids")
+    op.drop_index("bids_auction_idx", table_name="bids")
+    op.drop_table("bids")
+    op.drop_index("trade_items_open_nft_idx", table_name="trade_items", postgresql_where=sa.text("closed_at IS NULL"))
+    op.drop_table("trade_items")
+    op.drop_index("returns_user_idx", table_name="returns")
+    op.drop_index("returns_open_nft_idx", table_name="returns", postgresql_where=sa.text("closed_at IS NULL"))
+    op.drop_table("returns")
+    op.drop_index("proposals_trade_idx", table_name="proposals")
+    op.drop_index("proposals_owner_idx", table_name="proposals")
+    op.drop_index("proposals_open_idx", table_name="proposals", postgresql_where=sa.text("closed_at IS NULL"))
+    op.drop_index("proposals_author_idx", table_name="proposals")
+    op.drop_table("proposals")
+    op.drop_index("offers_owner_idx", table_name="offers")
+    op.drop_index("offers_open_idx", table_name="offers", postgresql_where=sa.text("closed_at IS NULL"))
+    op.drop_index("offers_author_idx", table_name="offers")
+    op.drop_table("offers")
+    op.drop_index("channels_owner_idx", table_name="channels")
+    op.drop_index("channels_listed_price_idx", table_name="channels", postgresql_where=sa.text("state = 'listed'"))
+    op.drop_index("channels_listed_opened_idx", table_name="channels", postgresql_where=sa.text("state = 'listed'"))
+    op.drop_index("channels_account_idx", table_name="channels")
+    op.drop_table("channels")
+    op.drop_index("auctions_seller_idx", table_name="auctions")
+    op.drop_index("auctions_open_price_idx", table_name="auctions", postgresql_where=sa.text("closed_at IS NULL"))
+    op.drop_index("auctions_open_opened_idx", table_name="auctions", postgresql_where=sa.text("closed_at IS NULL"))
+    op.drop_index("auctions_open_nft_idx", table_name="auctions", postgresql_where=sa.text("closed_at IS NULL"))
+    op.drop_index("auctions_open_ends_idx", table_name="auctions", postgresql_where=sa.text("closed_at IS NULL"))
+    op.drop_table("auctions")
+    op.drop_table("account_gifts")
+    op.drop_table("account_channels")
+    op.drop_index("withdrawals_user_idx", table_name="withdrawals")
+    op.drop_table("withdrawals")
+    op.drop_index("trades_receiver_idx", table_name="trades")
+    op.drop_index(
+        "trades_public_idx", table_name="trades", postgresql_where=sa.text("closed_at IS NULL AND receiver_id IS NULL")
+    )
+    op.drop_index("trades_owner_idx", table_name="trades")
+    op.drop_table("trades")
+    op.drop_index("telegram_accounts_user_idx", table_name="telegram_accounts")
+    op.drop_index(
+        "telegram_accounts_telegram_idx",
+        table_name="telegram_accounts",
+        postgresql_where=sa.text("state = 'connected'"),
+    )
+    op.drop_index(
+        "telegram_accounts_phone_idx", table_name="telegram_accounts", postgresql_where=sa.text("state = 'connected'")
+    )
+    op.drop_index(
+        "telegram_accounts_open_phone_idx",
+        table_name="telegram_accounts",
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
+    op.drop_index(
+        "telegram_accounts_name_idx", table_name="telegram_accounts", postgresql_where=sa.text("state = 'connected'")
+    )
+    op.drop_table("telegram_accounts")
+    op.drop_index("presales_seller_idx", table_name="presales")
+    op.drop_index("presales_open_gift_idx", table_name="presales", postgresql_where=sa.text("closed_at IS NULL"))
+    op.drop_index("presales_listed_price_idx", table_name="presales", postgresql_where=sa.text("state = 'listed'"))
+    op.drop_index("presales_listed_opened_idx", table_name="presales", postgresql_where=sa.text("state = 'listed'"))
+    op.drop_index("presales_buyer_idx", table_name="presales")
+    op.drop_table("presales")
+    op.drop_index(
+        "gateway_requests_state_idx", table_name="gateway_requests", postgresql_where=sa.text("closed_at IS NULL")
+    )
+    op.drop_index(
+        "gateway_requests_due_idx", table_name="gateway_requests", postgresql_where=sa.text("closed_at IS NULL")
+    )
+    op.drop_table("gateway_requests")
+    op.drop_index("floors_collection_idx", table_name="floors")
+    op.drop_table("floors")
+    op.drop_index("floor_points_chart_idx", table_name="floor_points")
+    op.drop_table("floor_points")

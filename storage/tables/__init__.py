@@ -1,0 +1,67 @@
+"""The tables, as migrations make them and reads use them.
+
+Documents and records of `commands` have a table of the same name whose columns carry their fields; a test holds the two
+together.
+"""
+
+from storage.tables.base import metadata
+from storage.tables.exchange import (
+    auctions,
+    bids,
+    floor_points,
+    floors,
+    offers,
+    presales,
+    proposal_items,
+    proposals,
+    trade_items,
+    trades,
+)
+from storage.tables.items import gifts, intakes, nfts, returns, users
+from storage.tables.journal import api_keys, commands, partitions, workers
+from storage.tables.money import accounts, deposits, postings, withdrawals
+from storage.tables.outside import (
+    account_channels,
+    account_gifts,
+    channel_purchases,
+    channels,
+    gateway_requests,
+    telegram_accounts,
+)
+from storage.tables.records import deal_items, deals, events
+
+__all__ = [
+    "account_channels",
+    "account_gifts",
+    "accounts",
+    "api_keys",
+    "auctions",
+    "bids",
+    "channel_purchases",
+    "channels",
+    "commands",
+    "deal_items",
+    "deals",
+    "deposits",
+    "events",
+    "floor_points",
+    "floors",
+    "gateway_requests",
+    "gifts",
+    "intakes",
+    "metadata",
+    "nfts",
+    "offers",
+    "partitions",
+    "postings",
+    "presales",
+    "proposal_items",
+    "proposals",
+    "returns",
+    "telegram_accounts",
+    "trade_items",
+    "trades",
+    "users",
+    "withdrawals",
+    "workers",
+]

@@ -1,0 +1,33 @@
+"""What all tables are made of."""
+
+from typing import Any
+
+from sqlalchemy import Column, DateTime, MetaData
+from sqlalchemy.types import UserDefinedType
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "pk": "%(table_name)s_pkey",
+    }
+)
+
+Moment = DateTime(timezone=True)
+# Rows that are updated all the time find room for the new version on their own page.
+HOT = {"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.05}
+
+
+class Xid8(UserDefinedType[int]):
+    """PostgreSQL's 64-bit transaction id."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "xid8"
+
+
+def opened_closed() -> tuple[Column[Any], Column[Any]]:
+    return Column("opened_at", Moment, nullable=False), Column("closed_at", Moment)

@@ -1,0 +1,90 @@
+"""The journal, the partitions, the workers and the API keys."""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Identity,
+    Index,
+    LargeBinary,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSON
+
+from storage.tables.base import HOT, Moment, metadata
+
+commands = Table(
+    "commands",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("seq", BigInteger, Identity(), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("asset", Text, nullable=False),
+    Column("partition", SmallInteger, nullable=False),
+    Column("actor", BigInteger),
+    Column("payload", JSON, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("idempotency_key", Text),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("accepted_at", Moment),
+    Column("run_at", Moment),
+    Column("not_after", Moment),
+    Column("finished_at", Moment),
+    Column("result", JSON),
+    Column("rejection", JSON),
+    Column("error", Text),
+    CheckConstraint(
+        "status IN ('scheduled', 'accepted', 'succeeded', 'rejected', 'failed', 'cancelled', 'expired')", name="status"
+    ),
+    CheckConstraint(
+        "(finished_at IS NOT NULL) = (status IN ('succeeded', 'rejected', 'failed', 'cancelled', 'expired'))",
+        name="finished",
+    ),
+    Index("commands_claim_idx", "partition", "seq", postgresql_where=text("status = 'accepted'")),
+    Index("commands_timer_idx", "run_at", postgresql_where=text("status = 'scheduled'")),
+    Index("commands_actor_idx", "actor", "id"),
+    Index(
+        "commands_idempotency_idx",
+        text("coalesce(actor, 0)"),
+        "idempotency_key",
+        unique=True,
+        postgresql_where=text("idempotency_key IS NOT NULL"),
+    ),
+    postgresql_with={"autovacuum_vacuum_scale_factor": 0.05},
+)
+
+partitions = Table(
+    "partitions",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("fence", BigInteger, nullable=False, server_default="0"),
+    Column("owner", Text),
+    postgresql_with=HOT,
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("alive_until", Moment, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in ("batches", "commands", "round_trips")),
+    postgresql_with=HOT,
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("role", Text, nullable=False),
+    Column("user_id", BigInteger),
+    Column("created_at", Moment, nullable=False, server_default=func.now()),
+    Column("revoked_at", Moment),
+    CheckConstraint("role IN ('operator', 'feed', 'service', 'user')", name="role"),
+    CheckConstraint("(role = 'user') = (user_id IS NOT NULL)", name="bound"),
+)

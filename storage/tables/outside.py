@@ -1,0 +1,150 @@
+"""What waits for the outside world: gateway requests, Telegram accounts, channels."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSON
+
+from storage.tables.base import HOT, Moment, metadata, opened_closed
+
+OPEN = text("closed_at IS NULL")
+
+gateway_requests = Table(
+    "gateway_requests",
+    metadata,
+    Column("reference", Uuid, primary_key=True),
+    Column("op", Text, nullable=False),
+    Column("body", JSON, nullable=False),
+    # The kind of the command that its answer becomes is this and _confirm or _fail; null when nothing waits for it.
+    Column("answers", Text),
+    # What names the waiting document in that command.
+    Column("names", JSON, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("lookups", Integer, nullable=False, server_default="0"),
+    Column("answer", JSON),
+    # When the courier looks at it next, by the database's clock: this bounds attempts and serialises couriers.
+    Column("due_at", Moment, nullable=False, server_default=func.now()),
+    *opened_closed(),
+    CheckConstraint(
+        "state IN ('pending', 'sent', 'unknown', 'never_seen', 'done', 'refused', 'cancelled')", name="state"
+    ),
+    CheckConstraint("(state IN ('done', 'refused', 'cancelled')) = (closed_at IS NOT NULL)", name="open"),
+    CheckConstraint("attempts >= 0", name="attempts"),
+    Index("gateway_requests_due_idx", "due_at", postgresql_where=OPEN),
+    Index("gateway_requests_state_idx", "state", "opened_at", "reference", postgresql_where=OPEN),
+    postgresql_with=HOT,
+)
+
+telegram_accounts = Table(
+    "telegram_accounts",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("user_id", BigInteger, ForeignKey("users.id"), nullable=False),
+    Column("phone", Text, nullable=False),
+    Column("name", Text),
+    Column("telegram_id", BigInteger),
+    Column("stars", BigInteger, nullable=False),
+    Column("premium", Boolean, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("connected_at", Moment),
+    Column("approve_id", Uuid),
+    Column("reason", Text),
+    *opened_closed(),
+    CheckConstraint(
+        "state IN ('requested', 'code_sent', 'signing_in', 'connected', 'disconnected', 'failed')", name="state"
+    ),
+    CheckConstraint("(state IN ('disconnected', 'failed')) = (closed_at IS NOT NULL)", name="open"),
+    CheckConstraint("stars >= 0", name="stars"),
+    Index("telegram_accounts_phone_idx", "phone", unique=True, postgresql_where=text("state = 'connected'")),
+    Index("telegram_accounts_telegram_idx", "telegram_id", unique=True, postgresql_where=text("state = 'connected'")),
+    Index("telegram_accounts_name_idx", "user_id", "name", unique=True, postgresql_where=text("state = 'connected'")),
+    Index("telegram_accounts_open_phone_idx", "phone", postgresql_where=OPEN),
+    Index("telegram_accounts_user_idx", "user_id", "opened_at", "id"),
+)
+
+account_gifts = Table(
+    "account_gifts",
+    metadata,
+    Column("account_id", Uuid, ForeignKey("telegram_accounts.id"), primary_key=True),
+    Column("gift_id", BigInteger, ForeignKey("gifts.id"), primary_key=True, autoincrement=False),
+    Column("message_ref", Text, nullable=False),
+)
+
+account_channels = Table(
+    "account_channels",
+    metadata,
+    Column("account_id", Uuid, ForeignKey("telegram_accounts.id"), primary_key=True),
+    Column("channel_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("title", Text, nullable=False),
+    Column("username", Text),
+)
+
+channels = Table(
+    "channels",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("owner_id", BigInteger, ForeignKey("users.id"), nullable=False),
+    Column("account_id", Uuid, ForeignKey("telegram_accounts.id"), nullable=False),
+    Column("check_id", Uuid, nullable=False),
+    Column("title", Text),
+    Column("username", Text),
+    # [{"gift_id", "quantity"}], as inspected.
+    Column("gifts", JSON, nullable=False),
+    Column("gifts_hash", Text),
+    Column("price_nano", BigInteger),
+    Column("fee_bp", SmallInteger),
+    Column("state", Text, nullable=False),
+    Column("reserved_by", Uuid),
+    Column("reason", Text),
+    *opened_closed(),
+    CheckConstraint(
+        "state IN ('checking', 'unlisted', 'listed', 'selling', 'sold', 'refused', 'deleted')", name="state"
+    ),
+    CheckConstraint("(state IN ('sold', 'deleted')) = (closed_at IS NOT NULL)", name="open"),
+    CheckConstraint(
+        "(price_nano IS NOT NULL) = (state IN ('listed', 'selling'))"
+        " AND (fee_bp IS NOT NULL) = (state IN ('listed', 'selling'))",
+        name="priced",
+    ),
+    CheckConstraint("(reserved_by IS NOT NULL) = (state = 'selling')", name="reserved"),
+    Index("channels_owner_idx", "owner_id", "opened_at", "id"),
+    Index("channels_account_idx", "account_id"),
+    Index("channels_listed_price_idx", "price_nano", "id", postgresql_where=text("state = 'listed'")),
+    Index("channels_listed_opened_idx", "opened_at", "id", postgresql_where=text("state = 'listed'")),
+)
+
+channel_purchases = Table(
+    "channel_purchases",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("channel_id", BigInteger, ForeignKey("channels.id"), nullable=False),
+    Column("buyer_id", BigInteger, ForeignKey("users.id"), nullable=False),
+    Column("seller_id", BigInteger, ForeignKey("users.id"), nullable=False),
+    # A user of Telegram, not necessarily one of ours.
+    Column("receiver_id", BigInteger, nullable=False),
+    Column("price_nano", BigInteger, nullable=False),
+    Column("fee_bp", SmallInteger, nullable=False),
+    Column("held_nano", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    *opened_closed(),
+    CheckConstraint("state IN ('requested', 'confirmed', 'failed')", name="state"),
+    CheckConstraint("held_nano = CASE state WHEN 'requested' THEN price_nano ELSE 0 END", name="held"),
+    CheckConstraint("buyer_id <> seller_id", name="two_parties"),
+    Index("channel_purchases_open_idx", "channel_id", unique=True, postgresql_where=OPEN),
+    Index("channel_purchases_buyer_idx", "buyer_id", "opened_at", "id"),
+    Index("channel_purchases_seller_idx", "seller_id", "opened_at", "id"),
+)
