@@ -325,8 +325,8 @@ def _queue_table(rows: list[dict[str, Any]]) -> Table:
 @app.command()
 def audit(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
     """Prove from the tables that money and items are conserved; exit status 1 when an invariant is broken."""
-    findings = _run(find_broken, _settings_of(data_dir))
-    broken = any(finding.broken for finding in findings)
+    settings = _settings_of(data_dir)
+    findings = _run(lambda engine: find_broken(engine, settings), settings)
     if as_json:
         _print_json([finding._asdict() for finding in findings])
     else:
@@ -335,7 +335,7 @@ def audit(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None
             verdict = f"[red]broken: {', '.join(finding.broken)}" if finding.broken else "[green]holds"
             table.add_row(finding.name, finding.statement, f"{finding.figure:,}", verdict)
         Console().print(table)
-    raise SystemExit(1 if broken else 0)
+    raise SystemExit(int(any(finding.broken for finding in findings)))
 
 
 @app.command()

@@ -118,7 +118,7 @@ class Site:
 
     async def assert_sound(self) -> None:
         """The audit holds, and no process told a secret or fell over."""
-        broken = {finding.name: finding.broken for finding in await audit(self.engine) if finding.broken}
+        broken = {finding.name: finding.broken for finding in await audit(self.engine, self.settings) if finding.broken}
         assert not broken
         log = self.log()
         assert "Traceback" not in log, log

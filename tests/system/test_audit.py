@@ -153,7 +153,7 @@ async def market(installer: Installer) -> Settings:
 async def found(settings: Settings) -> dict[str, list[str]]:
     pool = engine(settings)
     try:
-        return {finding.name: finding.broken for finding in await audit(pool)}
+        return {finding.name: finding.broken for finding in await audit(pool, settings)}
     finally:
         await pool.dispose()
 

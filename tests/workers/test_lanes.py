@@ -46,7 +46,7 @@ async def prepare(journal: Journal, lane: Connection, settings: Settings, items:
 
 async def proved(settings: Settings) -> None:
     pool = engine(settings)
-    findings = await audit(pool)
+    findings = await audit(pool, settings)
     await pool.dispose()
     assert [finding for finding in findings if finding.broken] == []
 
