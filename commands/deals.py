@@ -1,9 +1,10 @@
 """Deals: the permanent record of a completed exchange, whatever mechanism made it."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from uuid import UUID
 
-from commands.book import Book, record
+from commands.book import Book, available, held, record
+from commands.items import Nft, hand_over, public_topics
 
 
 @record("deals", moment="made_at")
@@ -48,3 +49,36 @@ def record_deal(book: Book, deal: Deal, items: list[DealItem]) -> None:
             price_nano=deal.price_nano,
             fee_nano=deal.fee_nano,
         )
+
+
+def sell_item(
+    book: Book,
+    nft: Nft,
+    buyer_id: int,
+    source: Literal["sale", "offer", "auction"],
+    price_nano: int,
+    fee_bp: int,
+    held_by: tuple[str, UUID] | None = None,
+) -> int:
+    """The item to the buyer, its price to the owner, and the deal of both under the command's id. Returns the fee.
+
+    The buyer pays from what the document `held_by` holds, (kind, id), or else from what is available, to which the
+    sale adds what the buyer held for offers on the item.
+    """
+    assert nft.owner_id is not None  # noqa: S101 - found in custody
+    deal_id, seller_id = book.command_id, nft.owner_id
+    payer, document = (held(buyer_id), held_by) if held_by else (available(buyer_id), ("deal", deal_id))
+    hand_over(book, nft, buyer_id, "sold", {document[1]})
+    fee = book.settle(payer, seller_id, price_nano, fee_bp, *document)
+    book.emit(
+        "nft.sold",
+        *public_topics(nft),
+        nft_id=str(nft.id),
+        gift_id=str(nft.gift_id),
+        price_nano=price_nano,
+        source=source,
+        deal_id=str(deal_id),
+    )
+    deal = Deal(deal_id, source, seller_id, buyer_id, price_nano, fee_bp, fee, price_nano - fee)
+    record_deal(book, deal, [DealItem(deal_id, nft.id, nft.gift_id, 1, "to_buyer")])
+    return fee

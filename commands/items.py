@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from commands.book import Account, Book, Need, Scope, document
-from commands.command import PRINTABLE, BigId, Name
+from commands.command import PRINTABLE, BigId, Command, Name
 from commands.outcome import Code, Rejection
 
 
@@ -123,6 +123,15 @@ class GiftFacts(BaseModel):
 
     def as_document(self) -> Gift:
         return Gift(**dict(self))
+
+
+class ItemCommand(Command):
+    """A command about one item, which is what it is ordered by."""
+
+    nft_id: BigId
+
+    def asset(self, envelope_id: UUID, actor: int | None) -> str:
+        return f"nft:{self.nft_id}"
 
 
 # -- guards that all mechanisms share

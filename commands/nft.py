@@ -5,13 +5,13 @@ Trading changes an item's owner here and moves nothing in Telegram.
 
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
 
-from commands.book import Account, Book, Need, available
-from commands.command import SYSTEM, USER, BigId, Command, Envelope, PriceNano, UserId, require_within
-from commands.deals import Deal, DealItem, record_deal
+from commands.book import Account, Book, Need
+from commands.command import SYSTEM, USER, Envelope, PriceNano, UserId, require_within
+from commands.deals import sell_item
 from commands.items import (
     GiftFacts,
+    ItemCommand,
     MessageRef,
     Nft,
     NftState,
@@ -26,24 +26,13 @@ from commands.items import (
     touch_intake,
     touch_item,
 )
+from commands.offers import held_for_offers
 from commands.outcome import Code, Rejection
 from commands.terms import Terms
 from commands.users import User, register, touch_user
 
 
-class _NftCommand(Command):
-    """What the commands about one item share."""
-
-    nft_id: BigId
-
-    def asset(self, envelope_id: UUID, actor: int | None) -> str:
-        return f"nft:{self.nft_id}"
-
-    def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
-        yield from touch_item(book, self.nft_id)
-
-
-class Receive(_NftCommand, kind="nft.receive", sent_by=SYSTEM):
+class Receive(ItemCommand, kind="nft.receive", sent_by=SYSTEM):
     """The intake feed saw a gift arrive at the bank."""
 
     gift: GiftFacts
@@ -62,13 +51,16 @@ class Receive(_NftCommand, kind="nft.receive", sent_by=SYSTEM):
         return {"nft_id": str(self.nft_id), "owner_id": self.sender_id}
 
 
-class SetPrice(_NftCommand, kind="nft.set_price", sent_by=USER):
+class SetPrice(ItemCommand, kind="nft.set_price", sent_by=USER):
     """List the item at a price, or take it off the market with null."""
 
     price_nano: PriceNano | None
 
     def check(self, terms: Terms) -> None:
         require_within("price_nano", self.price_nano, terms.price_min_nano, terms.price_max_nano)
+
+    def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
+        yield Need(Nft, self.nft_id)
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
         nft = found(book, self.nft_id)
@@ -85,7 +77,7 @@ class SetPrice(_NftCommand, kind="nft.set_price", sent_by=USER):
         return {"nft_id": str(nft.id), "state": nft.state, "price_nano": nft.price_nano}
 
 
-class Buy(_NftCommand, kind="nft.buy", sent_by=USER):
+class Buy(ItemCommand, kind="nft.buy", sent_by=USER):
     """Buy a listed item at the price that was seen."""
 
     price_nano: PriceNano
@@ -111,29 +103,20 @@ class Buy(_NftCommand, kind="nft.buy", sent_by=USER):
             raise Rejection(Code.SELF_TRADE_NOT_ALLOWED)
         if self.price_nano != price:
             raise Rejection(Code.PRICE_CHANGED, price_nano=price)
-        book.require_available(buyer_id, price)
+        # The sale closes the buyer's own offer on the item, so its money pays too.
+        book.require_available(buyer_id, price - held_for_offers(book, nft, buyer_id))
 
-        fee = book.settle(available(buyer_id), seller_id, price, fee_bp, "deal", envelope.id)
-        hand_over(book, nft, buyer_id, "sold")
-        deal_id, nft_id, gift_id = str(envelope.id), str(nft.id), str(nft.gift_id)
-        book.emit(
-            "nft.sold",
-            *public_topics(nft),
-            nft_id=nft_id,
-            gift_id=gift_id,
-            price_nano=price,
-            source="sale",
-            deal_id=deal_id,
-        )
-        record_deal(
-            book,
-            Deal(envelope.id, "sale", seller_id, buyer_id, price, fee_bp, fee, price - fee),
-            [DealItem(envelope.id, nft.id, nft.gift_id, 1, "to_buyer")],
-        )
-        return {"deal_id": deal_id, "nft_id": nft_id, "seller_id": seller_id, "price_nano": price, "fee_nano": fee}
+        fee = sell_item(book, nft, buyer_id, "sale", price, fee_bp)
+        return {
+            "deal_id": str(envelope.id),
+            "nft_id": str(nft.id),
+            "seller_id": seller_id,
+            "price_nano": price,
+            "fee_nano": fee,
+        }
 
 
-class Transfer(_NftCommand, kind="nft.transfer", sent_by=USER):
+class Transfer(ItemCommand, kind="nft.transfer", sent_by=USER):
     """Give the item away: no money, no deal."""
 
     to_user_id: UserId
