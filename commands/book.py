@@ -214,10 +214,15 @@ class Book:
         return cast("D | None", self._current.get((document, key)))
 
     def get(self, document: type[D], key: Hashable) -> D | None:
-        """The document, or None when there is none. Raises NotLoaded."""
+        """The document, or None when there is none. Raises NotLoaded.
+
+        What a command opens under its own id is new, and need not be announced.
+        """
         try:
             return cast("D | None", self._current[document, key])
         except KeyError:
+            if key == self.command_id:
+                return None
             raise NotLoaded(STORED[document].table, key) from None
 
     def find(self, document: type[D], column: str, value: Hashable) -> list[D]:
@@ -383,7 +388,7 @@ class Book:
         """(type, version loaded or None when new, version now or None when removed) of every document that differs
         from what was loaded."""
         for place in dict.fromkeys(place for place, _ in self._undo):
-            before, now = self._loaded[place], self._current[place]
+            before, now = self._loaded.get(place), self._current[place]
             if now != before:
                 yield place[0], before, now
 

@@ -40,6 +40,8 @@ def decide(book: Book, envelope: Envelope) -> Outcome:
             )
     except Rejection as rejection:
         book.undo(mark)
+        for name, topics, fields in rejection.told:
+            book.emit(name, *topics, **fields)
         return Outcome(Status.REJECTED, rejection=rejection.as_json())
     except NotLoaded:
         book.undo(mark)

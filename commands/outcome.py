@@ -1,7 +1,7 @@
 """What a command ends as: one outcome, written once. A refusal by the rules is an outcome like any other."""
 
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 
 class Status(StrEnum):
@@ -107,12 +107,21 @@ class Code(StrEnum):
 
 
 class Rejection(Exception):
-    """The rules said no. `facts` are the code's documented details, JSON values."""
+    """The rules said no. `facts` are the code's documented details, JSON values.
+
+    A refused command leaves nothing behind, but for what it tells: the fact that it came may itself be worth an event.
+    """
 
     def __init__(self, code: Code, **facts: Any) -> None:
         super().__init__(code.name)
         self.code = code
         self.facts = facts
+        self.told: list[tuple[str, tuple[str, ...], dict[str, Any]]] = []
+
+    def telling(self, name: str, *topics: str, **fields: Any) -> Self:
+        """With an event that is stored although the command is refused."""
+        self.told.append((name, topics, fields))
+        return self
 
     def as_json(self) -> dict[str, Any]:
         return {"code": self.code.name, "detail": self.code.value, **self.facts}

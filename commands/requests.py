@@ -8,7 +8,7 @@ reservation stays until a lookup is clear.
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from pydantic_core import to_json
@@ -17,7 +17,7 @@ from commands.book import Book, document
 from commands.command import Command
 from commands.outcome import Code, Rejection
 
-EXPIRED = "expired"
+EXPIRED: Final = "expired"
 """The reason of a request that was given up before it was ever attempted."""
 
 
@@ -29,6 +29,14 @@ class RequestState(StrEnum):
     DONE = "done"
     REFUSED = "refused"
     CANCELLED = "cancelled"
+
+
+class SagaState(StrEnum):
+    """The states of a document that waits for one answer only."""
+
+    REQUESTED = "requested"
+    CONFIRMED = "confirmed"
+    FAILED = "failed"
 
 
 @document("gateway_requests", key=("reference",))
@@ -74,9 +82,48 @@ def set_expiry(book: Book, fail: Command) -> None:
     book.set_timer(fail, book.now + timedelta(seconds=book.terms.saga_give_up_seconds))
 
 
-def give_up(book: Book, reference: UUID) -> None:
-    """Cancel a request that was never attempted. Raises Rejection REQUEST_IN_FLIGHT."""
+def answer_of(reason: str) -> RequestState:
+    """What a `…_fail` with the reason says of its request."""
+    return RequestState.CANCELLED if reason == EXPIRED else RequestState.REFUSED
+
+
+def not_open(op: str, reference: UUID, state: str, answer: RequestState, ended: RequestState | None) -> Rejection:
+    """REQUEST_NOT_OPEN for an answer to a document in `state`, which the answer `ended` (null: no answer) took there.
+
+    Two answers that differ cannot both be true of the world outside: operators are told.
+    """
+    rejection = Rejection(Code.REQUEST_NOT_OPEN)
+    if ended is not None and {answer, ended} == {RequestState.DONE, RequestState.REFUSED}:
+        rejection.telling(
+            "gateway.contradicted", "ops", reference=str(reference), op=op, document_state=state, answer=answer
+        )
+    return rejection
+
+
+def require_requested(op: str, reference: UUID, state: str, answer: RequestState) -> None:
+    """The guard that the document still waits for its one answer."""
+    if state != SagaState.REQUESTED:
+        ended = RequestState.DONE if state == SagaState.CONFIRMED else RequestState.REFUSED
+        raise not_open(op, reference, state, answer, ended)
+
+
+def conclude(book: Book, reference: UUID, answer: RequestState) -> None:
+    """The last guard of every answer, and its first effect: the request is over, whoever brought the answer, and is
+    never sent again. Only one that was never attempted is CANCELLED: else raises Rejection REQUEST_IN_FLIGHT."""
     asked = book.get(GatewayRequest, reference)
-    if asked is None or asked.attempts > 0 or asked.state != RequestState.PENDING:
+    attempted = asked is None or asked.attempts > 0 or asked.state != RequestState.PENDING
+    if answer is RequestState.CANCELLED and attempted:
         raise Rejection(Code.REQUEST_IN_FLIGHT)
-    book.put(asked._replace(state=RequestState.CANCELLED, closed_at=book.now))
+    _close(book, asked, answer)
+
+
+def abandon(book: Book, reference: UUID) -> None:
+    """Nobody wants the answer any more: cancel the request if it was never attempted, else let it end by itself."""
+    asked = book.get(GatewayRequest, reference)
+    if asked is not None and asked.attempts == 0 and asked.state == RequestState.PENDING:
+        _close(book, asked, RequestState.CANCELLED)
+
+
+def _close(book: Book, asked: GatewayRequest | None, state: RequestState) -> None:
+    if asked is not None and asked.closed_at is None:
+        book.put(asked._replace(state=state, closed_at=book.now))

@@ -1,11 +1,21 @@
 """The marketplace's terms: every limit and fee of the rules. Each is a setting of the same name (SOUK_…)."""
 
-from typing import Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Json, model_validator
 
 TON = 1_000_000_000
 """nanoTON in one TON."""
+
+
+class Integration(BaseModel):
+    """Another market, whose floors are known here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = Field(min_length=1, max_length=64, pattern=r"^[a-z0-9_-]+$")
+    title: str = Field(min_length=1, max_length=128)
+    logo: str = Field(min_length=1, max_length=2048)
 
 
 class Terms(BaseModel):
@@ -49,12 +59,26 @@ class Terms(BaseModel):
     saga_give_up_seconds: int = Field(3_600, ge=1)
     timer_grace_seconds: int = Field(2, ge=2)
 
+    integrations: Json[tuple[Integration, ...]] = ()
+    """JSON: `[{"id": …, "title": …, "logo": …}]`."""
+
+    ton_network: Literal["mainnet", "testnet"] = "mainnet"
+    """Whose addresses withdrawals may go to."""
+    wallet: Annotated[str, Field(min_length=1, max_length=128)] = "souk-wallet"
+    """The address users send their deposits to; no withdrawal goes there."""
+
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Self:
         for name in ("price", "deposit", "withdraw"):
             if getattr(self, f"{name}_min_nano") > getattr(self, f"{name}_max_nano"):
                 message = f"{name}_min_nano is larger than {name}_max_nano"
                 raise ValueError(message)
+        if self.withdraw_fee_nano >= self.withdraw_min_nano:
+            message = "withdraw_fee_nano takes all of withdraw_min_nano"
+            raise ValueError(message)
+        if self.presale_penalty_bp > self.presale_deposit_bp:
+            message = "presale_penalty_bp is larger than presale_deposit_bp"
+            raise ValueError(message)
         return self
 
 

@@ -35,8 +35,6 @@ class Settings(BaseSettings, Terms):
     body_max_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
     submission_batch_max: Annotated[int, Field(ge=1, le=10_000)] = 1_000
     wait_max_seconds: Annotated[float, Field(ge=0, le=300)] = 30
-    wallet: Annotated[str, Field(min_length=1, max_length=128)] = "souk-wallet"
-    """The address users send their deposits to."""
 
     @field_validator("database_url")
     @classmethod

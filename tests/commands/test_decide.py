@@ -7,9 +7,10 @@ from uuid import UUID
 
 import pytest
 
-from commands.book import Account, Book, Need, Side, available, held
+from commands.book import Account, Book, Event, Need, NotLoaded, Side, available, held
 from commands.command import KINDS, USER, Command, Envelope, Invalid, decode
-from commands.outcome import Code, Status
+from commands.outcome import Code, Rejection, Status
+from commands.requests import GatewayRequest, request
 from commands.terms import TON, Terms
 from tests.commands.world import START, World, buy, command, deposit, set_price
 
@@ -130,3 +131,47 @@ def test_prices_are_bounded_by_the_terms(make: Any) -> None:
 def test_every_kind_is_routed_by_an_asset() -> None:
     assert command("users.register", user_id=3).asset(UUID(int=1), None) == "user:3"
     assert buy(17, TON).asset(UUID(int=1), 1) == "nft:17"
+
+
+@pytest.fixture
+def telling() -> Iterator[type[Command]]:
+    class Telling(Command, kind="test.telling", sent_by=USER):
+        def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
+            yield Need(Account, envelope.actor)
+
+        def asset(self, envelope_id: Any, actor: int | None) -> str:
+            return "test:1"
+
+        def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
+            assert envelope.actor is not None
+            book.post(available(envelope.actor), held(envelope.actor), TON)
+            book.emit("test.undone", "market")
+            raise Rejection(Code.REQUEST_NOT_OPEN).telling("test.told", "ops", answer="done")
+
+    yield Telling
+    del KINDS["test.telling"]
+
+
+def test_a_refused_command_leaves_nothing_but_what_its_rejection_tells(telling: type[Command]) -> None:
+    world = World()
+    world.user(1)
+    before = world.snapshot()
+    outcome = world.one(telling(), 1)
+    assert outcome.rejection == {"code": "REQUEST_NOT_OPEN", "detail": Code.REQUEST_NOT_OPEN.value}
+    rows, records = world.snapshot()
+    assert rows == before[0]
+    [event] = records[len(before[1]) :]
+    assert isinstance(event, Event)
+    assert event[1:] == ("test.told", ("ops",), {"answer": "done"})
+
+
+def test_what_a_command_opens_under_its_own_id_is_new() -> None:
+    book = Book(Terms(), START)
+    book.begin(UUID(int=1))
+    request(book, "ton.pay", {})
+    [(kind, before, now)] = book.changes()
+    assert (kind, before) == (GatewayRequest, None)
+    assert now == book.get(GatewayRequest, UUID(int=1))
+    book.begin(UUID(int=2))
+    with pytest.raises(NotLoaded):
+        book.get(GatewayRequest, UUID(int=1 << 64))

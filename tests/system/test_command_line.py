@@ -280,6 +280,7 @@ WRONG = {
     "SOUK_SUBMISSION_BATCH_MAX": ["0", "10001"],
     "SOUK_WAIT_MAX_SECONDS": ["-1", "301"],
     "SOUK_WALLET": ["", "x" * 129],
+    "SOUK_TON_NETWORK": ["", "ton"],
     "SOUK_MARKET_FEE_BP": ["10000", "-1", "1.5", "1%"],
     "SOUK_PRICE_MIN_NANO": ["0", "-1", "x"],
     "SOUK_PRICE_MAX_NANO": [str(2**53), "1e9"],
