@@ -25,10 +25,12 @@ from storage.tables.outside import (
     account_gifts,
     channel_purchases,
     channels,
+    gateway_log,
     gateway_requests,
     telegram_accounts,
 )
 from storage.tables.records import deal_items, deals, events
+from storage.tables.sandbox import sandbox_effects, sandbox_faults
 
 __all__ = [
     "account_channels",
@@ -46,6 +48,7 @@ __all__ = [
     "events",
     "floor_points",
     "floors",
+    "gateway_log",
     "gateway_requests",
     "gifts",
     "intakes",
@@ -58,6 +61,8 @@ __all__ = [
     "proposal_items",
     "proposals",
     "returns",
+    "sandbox_effects",
+    "sandbox_faults",
     "telegram_accounts",
     "trade_items",
     "trades",

@@ -28,6 +28,8 @@ commands = Table(
     Column("partition", SmallInteger, nullable=False),
     Column("actor", BigInteger),
     Column("payload", JSON, nullable=False),
+    # The payload's secret fields, sealed; erased when nothing waits for them any more.
+    Column("secrets", LargeBinary),
     Column("status", Text, nullable=False),
     Column("idempotency_key", Text),
     Column("fingerprint", LargeBinary, nullable=False),
@@ -48,6 +50,7 @@ commands = Table(
     Index("commands_claim_idx", "partition", "seq", postgresql_where=text("status = 'accepted'")),
     Index("commands_timer_idx", "run_at", postgresql_where=text("status = 'scheduled'")),
     Index("commands_actor_idx", "actor", "id"),
+    Index("commands_secrets_idx", "id", postgresql_where=text("secrets IS NOT NULL")),
     Index(
         "commands_idempotency_idx",
         text("coalesce(actor, 0)"),

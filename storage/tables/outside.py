@@ -34,6 +34,7 @@ gateway_requests = Table(
     Column("state", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("lookups", Integer, nullable=False, server_default="0"),
+    Column("attempted_at", Moment),
     Column("answer", JSON),
     # When the courier looks at it next, by the database's clock: this bounds attempts and serialises couriers.
     Column("due_at", Moment, nullable=False, server_default=func.now()),
@@ -46,6 +47,22 @@ gateway_requests = Table(
     Index("gateway_requests_due_idx", "due_at", postgresql_where=OPEN),
     Index("gateway_requests_state_idx", "state", "opened_at", "reference", postgresql_where=OPEN),
     postgresql_with=HOT,
+)
+
+# One row for each attempt and lookup, written before the call; without an outcome nobody lived to hear it.
+gateway_log = Table(
+    "gateway_log",
+    metadata,
+    Column("reference", Uuid, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("op", Text, nullable=False),
+    Column("call", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("outcome", Text),
+    Column("reason", Text),
+    Column("milliseconds", Integer),
+    CheckConstraint("call IN ('perform', 'lookup')", name="call"),
+    CheckConstraint("outcome IN ('done', 'refused', 'unknown', 'never_seen')", name="outcome"),
 )
 
 telegram_accounts = Table(

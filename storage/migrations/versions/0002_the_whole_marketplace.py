@@ -42,6 +42,22 @@ def upgrade() -> None:
     )
     op.create_index("floors_collection_idx", "floors", ["collection"], unique=False)
     op.create_table(
+        "gateway_log",
+        sa.Column("reference", sa.Uuid(), nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("op", sa.Text(), nullable=False),
+        sa.Column("call", sa.Text(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("milliseconds", sa.Integer(), nullable=True),
+        sa.CheckConstraint("call IN ('perform', 'lookup')", name=op.f("gateway_log_call_check")),
+        sa.CheckConstraint(
+            "outcome IN ('done', 'refused', 'unknown', 'never_seen')", name=op.f("gateway_log_outcome_check")
+        ),
+        sa.PrimaryKeyConstraint("reference", "number", name=op.f("gateway_log_pkey")),
+    )
+    op.create_table(
         "gateway_requests",
         sa.Column("reference", sa.Uuid(), nullable=False),
         sa.Column("op", sa.Text(), nullable=False),
@@ -51,6 +67,7 @@ def upgrade() -> None:
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("lookups", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("attempted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("answer", postgresql.JSON(astext_type=sa.Text()), nullable=True),
         sa.Column("due_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
@@ -80,6 +97,33 @@ def upgrade() -> None:
         ["state", "opened_at", "reference"],
         unique=False,
         postgresql_where=sa.text("closed_at IS NULL"),
+    )
+    op.create_table(
+        "sandbox_effects",
+        sa.Column("reference", sa.Uuid(), nullable=False),
+        sa.Column("op", sa.Text(), nullable=False),
+        sa.Column("body", postgresql.JSON(astext_type=sa.Text()), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("answer", postgresql.JSON(astext_type=sa.Text()), nullable=False),
+        sa.Column("calls", sa.Integer(), server_default="1", nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
+        sa.CheckConstraint("outcome IN ('done', 'refused')", name=op.f("sandbox_effects_outcome_check")),
+        sa.PrimaryKeyConstraint("reference", name=op.f("sandbox_effects_pkey")),
+    )
+    op.create_table(
+        "sandbox_faults",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("op", sa.Text(), server_default="*", nullable=False),
+        sa.Column("fault", sa.Text(), nullable=False),
+        sa.Column("remaining", sa.Integer(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("seconds", sa.Float(), nullable=True),
+        sa.CheckConstraint(
+            "fault IN ('slow', 'refuse', 'lose_request', 'lose_answer', 'duplicate', 'down')",
+            name=op.f("sandbox_faults_fault_check"),
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("sandbox_faults_pkey")),
     )
     op.create_table(
         "presales",
@@ -546,6 +590,10 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("closed_at IS NULL"),
     )
+    op.add_column("commands", sa.Column("secrets", sa.LargeBinary(), nullable=True))
+    op.create_index(
+        "commands_secrets_idx", "commands", ["id"], unique=False, postgresql_where=sa.text("secrets IS NOT NULL")
+    )
     # Items in custody already take the market's columns from their gifts.
     op.add_column("nfts", sa.Column("listed_at", sa.DateTime(timezone=True)))
     op.add_column("nfts", sa.Column("hanging", sa.Boolean(), nullable=False, server_default=sa.false()))
@@ -575,6 +623,8 @@ def downgrade() -> None:
     op.drop_column("nfts", "collection")
     op.drop_column("nfts", "hanging")
     op.drop_column("nfts", "listed_at")
+    op.drop_index("commands_secrets_idx", table_name="commands", postgresql_where=sa.text("secrets IS NOT NULL"))
+    op.drop_column("commands", "secrets")
     op.drop_index(
         "proposal_items_open_nft_idx", table_name="proposal_items", postgresql_where=sa.text("closed_at IS NULL")
     )
@@ -648,6 +698,8 @@ def downgrade() -> None:
     op.drop_index("presales_listed_opened_idx", table_name="presales", postgresql_where=sa.text("state = 'listed'"))
     op.drop_index("presales_buyer_idx", table_name="presales")
     op.drop_table("presales")
+    op.drop_table("sandbox_faults")
+    op.drop_table("sandbox_effects")
     op.drop_index(
         "gateway_requests_state_idx", table_name="gateway_requests", postgresql_where=sa.text("closed_at IS NULL")
     )
@@ -655,6 +707,7 @@ def downgrade() -> None:
         "gateway_requests_due_idx", table_name="gateway_requests", postgresql_where=sa.text("closed_at IS NULL")
     )
     op.drop_table("gateway_requests")
+    op.drop_table("gateway_log")
     op.drop_index("floors_collection_idx", table_name="floors")
     op.drop_table("floors")
     op.drop_index("floor_points_chart_idx", table_name="floor_points")
