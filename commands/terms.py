@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, Json, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TON = 1_000_000_000
 """nanoTON in one TON."""
@@ -59,7 +59,7 @@ class Terms(BaseModel):
     saga_give_up_seconds: int = Field(3_600, ge=1)
     timer_grace_seconds: int = Field(2, ge=2)
 
-    integrations: Json[tuple[Integration, ...]] = ()
+    integrations: tuple[Integration, ...] = ()
     """JSON: `[{"id": …, "title": …, "logo": …}]`."""
 
     ton_network: Literal["mainnet", "testnet"] = "mainnet"
