@@ -1,12 +1,15 @@
 """Settings: environment variables SOUK_…, also read from `.env`. A wrong value stops the process at start with a
 sentence that names the variable."""
 
-from typing import Annotated, Any
+import re
+from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from commands.terms import Terms
+
+_WHSEC = r"whsec_([A-Za-z0-9+/]{4}){8,}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 
 
 class SettingsError(Exception):
@@ -35,6 +38,21 @@ class Settings(BaseSettings, Terms):
     body_max_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
     submission_batch_max: Annotated[int, Field(ge=1, le=10_000)] = 1_000
     wait_max_seconds: Annotated[float, Field(ge=0, le=300)] = 30
+    gateway_url: str | None = None
+    """The operator's bridge to Telegram and the TON network; without one the sandbox answers."""
+    gateway_secret: SecretStr | None = None
+    """What requests to the bridge are signed with: `whsec_` and base64."""
+    gateway_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 10
+    """How long a call of the gateway is waited for before its answer counts as unknown."""
+    gateway_valid_seconds: Annotated[float, Field(gt=0, le=3_600)] = 60
+    """How long after it was sent the bridge may still begin to perform a request."""
+    gateway_attempts_max: Annotated[int, Field(ge=1, le=100)] = 12
+    """Attempts at a request that was never seen, within `saga_give_up_seconds`."""
+    gateway_backoff_seconds: Annotated[float, Field(gt=0, le=60)] = 1
+    """Before the second attempt or lookup; doubled for each further one."""
+    gateway_backoff_max_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600
+    secret_key: SecretStr | None = None
+    """What login codes and passwords are stored under: 32 bytes in URL-safe base64. Without one they are refused."""
 
     @field_validator("database_url")
     @classmethod
@@ -51,6 +69,42 @@ class Settings(BaseSettings, Terms):
             message = "must be a redis://, rediss:// or unix:// URL"
             raise ValueError(message)
         return value
+
+    @field_validator("gateway_url", "gateway_secret", "secret_key", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("gateway_url")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value is not None and (not value.startswith(("http://", "https://")) or "@" in value):
+            message = "must be an http:// or https:// URL without credentials"
+            raise ValueError(message)
+        return value
+
+    @field_validator("gateway_secret")
+    @classmethod
+    def _whsec(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(_WHSEC, value.get_secret_value()):
+            message = "must be whsec_ and at least 24 bytes in base64"
+            raise ValueError(message)
+        return value
+
+    @field_validator("secret_key")
+    @classmethod
+    def _32_bytes(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9_-]{43}=", value.get_secret_value()):
+            message = "must be 32 bytes in URL-safe base64"
+            raise ValueError(message)
+        return value
+
+    @model_validator(mode="after")
+    def _a_bridge_has_a_secret(self) -> Self:
+        if self.gateway_url is not None and self.gateway_secret is None:
+            message = "gateway_url needs gateway_secret"
+            raise ValueError(message)
+        return self
 
 
 def load_settings(**overrides: Any) -> Settings:
