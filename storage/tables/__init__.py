@@ -17,12 +17,13 @@ from storage.tables.exchange import (
     trade_items,
     trades,
 )
-from storage.tables.items import gifts, intakes, nfts, returns, users
+from storage.tables.items import gifts, intakes, nfts, returns, traits, users
 from storage.tables.journal import api_keys, commands, partitions, workers
 from storage.tables.money import accounts, deposits, postings, withdrawals
 from storage.tables.outside import (
     account_channels,
     account_gifts,
+    channel_gifts,
     channel_purchases,
     channels,
     gateway_log,
@@ -39,6 +40,7 @@ __all__ = [
     "api_keys",
     "auctions",
     "bids",
+    "channel_gifts",
     "channel_purchases",
     "channels",
     "commands",
@@ -66,6 +68,7 @@ __all__ = [
     "telegram_accounts",
     "trade_items",
     "trades",
+    "traits",
     "users",
     "withdrawals",
     "workers",

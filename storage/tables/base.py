@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Column, DateTime, MetaData
+from sqlalchemy import Column, DateTime, MetaData, text
 from sqlalchemy.types import UserDefinedType
 
 metadata = MetaData(
@@ -16,6 +16,8 @@ metadata = MetaData(
 )
 
 Moment = DateTime(timezone=True)
+# What the view `holds` shows; its definition is in the migrations.
+HOLDING = text("held_nano > 0")
 # Rows that are updated all the time find room for the new version on their own page.
 HOT = {"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.05}
 

@@ -16,9 +16,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSON
 
-from storage.tables.base import HOT, Moment, metadata, opened_closed
+from storage.tables.base import HOLDING, HOT, Moment, metadata, opened_closed
 
 OPEN = text("closed_at IS NULL")
+PUBLIC = text("closed_at IS NULL AND receiver_id IS NULL")
 
 offers = Table(
     "offers",
@@ -42,8 +43,9 @@ offers = Table(
     CheckConstraint("held_nano = CASE state WHEN 'open' THEN price_nano ELSE 0 END", name="held"),
     CheckConstraint("owner_id <> author_id", name="two_parties"),
     Index("offers_open_idx", "nft_id", "author_id", unique=True, postgresql_where=OPEN),
-    Index("offers_author_idx", "author_id", "updated_at", "id"),
-    Index("offers_owner_idx", "owner_id", "updated_at", "id"),
+    Index("offers_held_idx", "author_id", postgresql_where=HOLDING),
+    Index("offers_author_idx", "author_id", "state", "updated_at", "id"),
+    Index("offers_owner_idx", "owner_id", "state", "updated_at", "id"),
     postgresql_with=HOT,
 )
 
@@ -91,7 +93,8 @@ bids = Table(
     CheckConstraint("held_nano = CASE state WHEN 'leading' THEN amount_nano ELSE 0 END", name="held"),
     Index("bids_leading_idx", "auction_id", unique=True, postgresql_where=OPEN),
     Index("bids_auction_idx", "auction_id", "amount_nano", "id"),
-    Index("bids_bidder_idx", "bidder_id", "opened_at", "id"),
+    Index("bids_bidder_idx", "bidder_id", "auction_id"),
+    Index("bids_held_idx", "bidder_id", postgresql_where=HOLDING),
     postgresql_with=HOT,
 )
 
@@ -126,6 +129,8 @@ presales = Table(
     Index("presales_open_gift_idx", "gift_id", unique=True, postgresql_where=OPEN),
     Index("presales_seller_idx", "seller_id", "opened_at", "id"),
     Index("presales_buyer_idx", "buyer_id", "opened_at", "id"),
+    Index("presales_deposit_held_idx", "seller_id", postgresql_where=text("deposit_held_nano > 0")),
+    Index("presales_buyer_held_idx", "buyer_id", postgresql_where=text("buyer_held_nano > 0")),
     Index("presales_listed_price_idx", "price_nano", "id", postgresql_where=text("state = 'listed'")),
     Index("presales_listed_opened_idx", "opened_at", "id", postgresql_where=text("state = 'listed'")),
 )
@@ -146,7 +151,8 @@ trades = Table(
     CheckConstraint("owner_id <> receiver_id", name="two_parties"),
     Index("trades_owner_idx", "owner_id", "opened_at", "id"),
     Index("trades_receiver_idx", "receiver_id", "opened_at", "id"),
-    Index("trades_public_idx", "opened_at", "id", postgresql_where=text("closed_at IS NULL AND receiver_id IS NULL")),
+    Index("trades_public_idx", "opened_at", "id", postgresql_where=PUBLIC),
+    Index("trades_wants_idx", text("(requirements::jsonb)"), postgresql_using="gin", postgresql_where=PUBLIC),
 )
 
 # An item of a trade or proposal is open as long as that is: so an item finds what hangs on it.
@@ -175,8 +181,8 @@ proposals = Table(
     CheckConstraint("owner_id <> author_id", name="two_parties"),
     Index("proposals_open_idx", "trade_id", "author_id", unique=True, postgresql_where=OPEN),
     Index("proposals_trade_idx", "trade_id", "opened_at", "id"),
-    Index("proposals_owner_idx", "owner_id", "opened_at", "id"),
-    Index("proposals_author_idx", "author_id", "opened_at", "id"),
+    Index("proposals_owner_idx", "owner_id", "state", "opened_at", "id"),
+    Index("proposals_author_idx", "author_id", "state", "opened_at", "id"),
 )
 
 proposal_items = Table(
@@ -197,8 +203,10 @@ floors = Table(
     Column("model", Text, primary_key=True),
     Column("price_nano", BigInteger, nullable=False),
     Column("recorded_at", Moment, nullable=False),
-    Index("floors_collection_idx", "collection"),
+    Index("floors_collection_idx", "collection", "model"),
 )
+
+HOUR = "date_bin('01:00:00'::interval, recorded_at, '1970-01-01 00:00:00+00'::timestamptz)"
 
 floor_points = Table(
     "floor_points",
@@ -209,5 +217,6 @@ floor_points = Table(
     Column("model", Text, nullable=False),
     Column("price_nano", BigInteger, nullable=False),
     Column("recorded_at", Moment, nullable=False),
-    Index("floor_points_chart_idx", "collection", "model", "recorded_at"),
+    # The lowest of an hour is the first of its entries.
+    Index("floor_points_chart_idx", "collection", "model", text(HOUR), "price_nano"),
 )

@@ -15,7 +15,9 @@ from sqlalchemy import (
     text,
 )
 
-from storage.tables.base import HOT, Moment, metadata, opened_closed
+from storage.tables.base import HOLDING, HOT, Moment, metadata, opened_closed
+
+LISTED = text("state = 'listed'")
 
 users = Table(
     "users",
@@ -80,7 +82,36 @@ nfts = Table(
         name="reserved",
     ),
     Index("nfts_owner_idx", "owner_id", "opened_at", "id"),
-    Index("nfts_listed_price_idx", "price_nano", "id", postgresql_where=text("state = 'listed'")),
+    # Buying writes to none of these: only what is listed or on auction is in them.
+    *(
+        Index(f"nfts_listed{by}_{column}_idx", *prefix, column, "id", postgresql_where=LISTED)
+        for by, prefix in (("", ()), ("_collection", ("collection",)))
+        for column in ("price_nano", "listed_at", "num", "model_permille")
+    ),
+    *(
+        Index(f"nfts_listed_{trait}_price_nano_idx", trait, "price_nano", "id", postgresql_where=LISTED)
+        for trait in ("model", "pattern", "backdrop")
+    ),
+    *(
+        Index(f"nfts_auction_{column}_idx", column, "id", postgresql_where=text("state = 'on_auction'"))
+        for column in ("collection", "num", "model_permille")
+    ),
+    postgresql_with=HOT,
+)
+
+# How many items in custody have each collection, model, pattern and backdrop; kept by a trigger of nfts.
+traits = Table(
+    "traits",
+    metadata,
+    Column("trait", Text, primary_key=True),
+    Column("collection", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("permille", SmallInteger),
+    *(Column(f"{part}_color", Integer) for part in ("center", "edge", "pattern", "text")),
+    CheckConstraint("trait IN ('collection', 'model', 'pattern', 'backdrop')", name="trait"),
+    CheckConstraint("count >= 0", name="count"),
+    Index("traits_name_idx", "trait", "name", "collection"),
     postgresql_with=HOT,
 )
 
@@ -110,5 +141,6 @@ returns = Table(
     CheckConstraint("state IN ('requested', 'confirmed', 'failed')", name="state"),
     CheckConstraint("held_nano = CASE state WHEN 'requested' THEN fee_nano ELSE 0 END", name="held"),
     Index("returns_user_idx", "user_id", "opened_at", "id"),
+    Index("returns_held_idx", "user_id", postgresql_where=HOLDING),
     Index("returns_open_nft_idx", "nft_id", unique=True, postgresql_where=text("closed_at IS NULL")),
 )

@@ -13,7 +13,7 @@ from sqlalchemy import (
     text,
 )
 
-from storage.tables.base import HOT, Moment, metadata, opened_closed
+from storage.tables.base import HOLDING, HOT, Moment, metadata, opened_closed
 
 accounts = Table(
     "accounts",
@@ -66,6 +66,7 @@ deposits = Table(
     CheckConstraint("state IN ('credited', 'unclaimed', 'assigned')", name="state"),
     CheckConstraint("(user_id IS NULL) = (state = 'unclaimed')", name="claimed"),
     Index("deposits_user_idx", "user_id", "opened_at", "id"),
+    Index("deposits_state_idx", "state", "opened_at", "id"),
 )
 
 
@@ -89,4 +90,5 @@ withdrawals = Table(
     CheckConstraint("state IN ('requested', 'confirmed', 'failed')", name="state"),
     CheckConstraint("held_nano = CASE state WHEN 'requested' THEN amount_nano ELSE 0 END", name="held"),
     Index("withdrawals_user_idx", "user_id", "opened_at", "id"),
+    Index("withdrawals_held_idx", "user_id", postgresql_where=HOLDING),
 )

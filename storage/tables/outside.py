@@ -17,7 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSON
 
-from storage.tables.base import HOT, Moment, metadata, opened_closed
+from storage.tables.base import HOLDING, HOT, Moment, metadata, opened_closed
 
 OPEN = text("closed_at IS NULL")
 
@@ -45,7 +45,7 @@ gateway_requests = Table(
     CheckConstraint("(state IN ('done', 'refused', 'cancelled')) = (closed_at IS NOT NULL)", name="open"),
     CheckConstraint("attempts >= 0", name="attempts"),
     Index("gateway_requests_due_idx", "due_at", postgresql_where=OPEN),
-    Index("gateway_requests_state_idx", "state", "opened_at", "reference", postgresql_where=OPEN),
+    Index("gateway_requests_state_idx", "state", "opened_at", "reference"),
     postgresql_with=HOT,
 )
 
@@ -143,6 +143,16 @@ channels = Table(
     Index("channels_listed_opened_idx", "opened_at", "id", postgresql_where=text("state = 'listed'")),
 )
 
+# The gifts of `channels.gifts`, for finding channels by them; kept by a trigger of channels.
+channel_gifts = Table(
+    "channel_gifts",
+    metadata,
+    Column("channel_id", BigInteger, ForeignKey("channels.id", ondelete="CASCADE"), primary_key=True),
+    Column("gift_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("quantity", Integer, nullable=False),
+    Index("channel_gifts_gift_idx", "gift_id"),
+)
+
 channel_purchases = Table(
     "channel_purchases",
     metadata,
@@ -162,6 +172,7 @@ channel_purchases = Table(
     CheckConstraint("held_nano = CASE state WHEN 'requested' THEN price_nano ELSE 0 END", name="held"),
     CheckConstraint("buyer_id <> seller_id", name="two_parties"),
     Index("channel_purchases_open_idx", "channel_id", unique=True, postgresql_where=OPEN),
+    Index("channel_purchases_held_idx", "buyer_id", postgresql_where=HOLDING),
     Index("channel_purchases_buyer_idx", "buyer_id", "opened_at", "id"),
     Index("channel_purchases_seller_idx", "seller_id", "opened_at", "id"),
 )

@@ -34,8 +34,8 @@ deals = Table(
     CheckConstraint("seller_id <> buyer_id", name="two_parties"),
     CheckConstraint("fee_nano >= 0", name="fee"),
     CheckConstraint("price_nano = fee_nano + seller_nano", name="price"),
-    Index("deals_seller_idx", "seller_id", "made_at", "id"),
-    Index("deals_buyer_idx", "buyer_id", "made_at", "id"),
+    Index("deals_seller_idx", "seller_id", "source", "made_at", "id"),
+    Index("deals_buyer_idx", "buyer_id", "source", "made_at", "id"),
 )
 
 deal_items = Table(

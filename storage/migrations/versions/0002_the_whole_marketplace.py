@@ -19,6 +19,100 @@ _COPIED = {
 }
 
 
+# What the market counts. Items enter custody by being inserted or by coming back from outside, and leave it by going
+# there; buying and pricing them touches nothing here.
+_TRAITS = """
+SELECT t.trait, t.collection, t.name, t.permille,
+    CASE t.trait WHEN 'backdrop' THEN gifts.center_color END AS center_color,
+    CASE t.trait WHEN 'backdrop' THEN gifts.edge_color END AS edge_color,
+    CASE t.trait WHEN 'backdrop' THEN gifts.pattern_color END AS pattern_color,
+    CASE t.trait WHEN 'backdrop' THEN gifts.text_color END AS text_color
+FROM {items} AS item JOIN gifts ON gifts.id = item.gift_id CROSS JOIN LATERAL (VALUES
+    ('collection', item.collection, item.collection, NULL::smallint),
+    ('model', item.collection, item.model, gifts.model_permille),
+    ('pattern', item.collection, item.pattern, gifts.pattern_permille),
+    ('backdrop', item.collection, item.backdrop, gifts.backdrop_permille)
+) AS t (trait, collection, name, permille)
+WHERE item.state <> 'external'
+"""
+# In one order, so that batches that receive the same gifts do not wait for each other in a circle.
+_COUNT = """
+INSERT INTO traits AS counted
+    (trait, collection, name, count, permille, center_color, edge_color, pattern_color, text_color)
+SELECT trait, collection, name, count(*), min(permille),
+    min(center_color), min(edge_color), min(pattern_color), min(text_color)
+FROM ({traits}) AS found GROUP BY trait, collection, name ORDER BY trait, collection, name
+ON CONFLICT (trait, collection, name) DO UPDATE SET count = counted.count + excluded.count,
+    permille = excluded.permille, center_color = excluded.center_color, edge_color = excluded.edge_color,
+    pattern_color = excluded.pattern_color, text_color = excluded.text_color
+"""
+_PROJECTIONS = (
+    _COUNT.format(traits=_TRAITS.format(items="nfts")),
+    f"""
+CREATE FUNCTION count_traits() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    {_COUNT.format(traits=_TRAITS.format(items="received"))};
+    RETURN NULL;
+END $$
+""",
+    f"""
+CREATE FUNCTION count_traits_again() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.state <> 'external' THEN
+        UPDATE traits SET count = count - 1
+        WHERE collection = OLD.collection AND (trait, name) IN (('collection', OLD.collection), ('model', OLD.model),
+            ('pattern', OLD.pattern), ('backdrop', OLD.backdrop));
+    ELSE
+        {_COUNT.format(traits=_TRAITS.format(items="(SELECT NEW.*)"))};
+    END IF;
+    RETURN NULL;
+END $$
+""",  # noqa: S608 - constants
+    """
+CREATE TRIGGER count_traits AFTER INSERT ON nfts REFERENCING NEW TABLE AS received
+FOR EACH STATEMENT EXECUTE FUNCTION count_traits()
+""",
+    """
+CREATE TRIGGER count_traits_again AFTER UPDATE OF state ON nfts FOR EACH ROW
+WHEN ((OLD.state = 'external') IS DISTINCT FROM (NEW.state = 'external')) EXECUTE FUNCTION count_traits_again()
+""",
+    """
+CREATE FUNCTION spread_channel_gifts() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM channel_gifts WHERE channel_id = NEW.id;
+    INSERT INTO channel_gifts (channel_id, gift_id, quantity)
+    SELECT NEW.id, (gift ->> 'gift_id')::bigint, sum((gift ->> 'quantity')::integer)
+    FROM json_array_elements(NEW.gifts) AS gift GROUP BY gift ->> 'gift_id';
+    RETURN NULL;
+END $$
+""",
+    """
+CREATE TRIGGER spread_channel_gifts AFTER INSERT OR UPDATE OF gifts ON channels
+FOR EACH ROW EXECUTE FUNCTION spread_channel_gifts()
+""",
+    """
+CREATE VIEW holds AS
+SELECT 'offer' AS document_kind, id::text AS document_id, author_id AS user_id, held_nano AS amount_nano
+FROM offers WHERE held_nano > 0
+UNION ALL SELECT 'bid', id::text, bidder_id, held_nano FROM bids WHERE held_nano > 0
+UNION ALL SELECT 'presale', id::text, seller_id, deposit_held_nano FROM presales WHERE deposit_held_nano > 0
+UNION ALL SELECT 'presale', id::text, buyer_id, buyer_held_nano FROM presales WHERE buyer_held_nano > 0
+UNION ALL SELECT 'withdrawal', id::text, user_id, held_nano FROM withdrawals WHERE held_nano > 0
+UNION ALL SELECT 'return', id::text, user_id, held_nano FROM returns WHERE held_nano > 0
+UNION ALL SELECT 'channel_purchase', id::text, buyer_id, held_nano FROM channel_purchases WHERE held_nano > 0
+""",
+)
+_UNDONE = (
+    "DROP VIEW holds",
+    "DROP TRIGGER spread_channel_gifts ON channels",
+    "DROP FUNCTION spread_channel_gifts",
+    "DROP TRIGGER count_traits_again ON nfts",
+    "DROP TRIGGER count_traits ON nfts",
+    "DROP FUNCTION count_traits_again",
+    "DROP FUNCTION count_traits",
+)
+
+
 def upgrade() -> None:
     op.create_table(
         "floor_points",
@@ -30,7 +124,17 @@ def upgrade() -> None:
         sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("floor_points_pkey")),
     )
-    op.create_index("floor_points_chart_idx", "floor_points", ["collection", "model", "recorded_at"], unique=False)
+    op.create_index(
+        "floor_points_chart_idx",
+        "floor_points",
+        [
+            "collection",
+            "model",
+            sa.literal_column("date_bin('01:00:00'::interval, recorded_at, '1970-01-01 00:00:00+00'::timestamptz)"),
+            "price_nano",
+        ],
+        unique=False,
+    )
     op.create_table(
         "floors",
         sa.Column("market", sa.Text(), nullable=False),
@@ -40,7 +144,7 @@ def upgrade() -> None:
         sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("market", "collection", "model", name=op.f("floors_pkey")),
     )
-    op.create_index("floors_collection_idx", "floors", ["collection"], unique=False)
+    op.create_index("floors_collection_idx", "floors", ["collection", "model"], unique=False)
     op.create_table(
         "gateway_log",
         sa.Column("reference", sa.Uuid(), nullable=False),
@@ -91,13 +195,7 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("closed_at IS NULL"),
     )
-    op.create_index(
-        "gateway_requests_state_idx",
-        "gateway_requests",
-        ["state", "opened_at", "reference"],
-        unique=False,
-        postgresql_where=sa.text("closed_at IS NULL"),
-    )
+    op.create_index("gateway_requests_state_idx", "gateway_requests", ["state", "opened_at", "reference"], unique=False)
     op.create_table(
         "sandbox_effects",
         sa.Column("reference", sa.Uuid(), nullable=False),
@@ -125,6 +223,23 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("sandbox_faults_pkey")),
     )
+    op.create_table(
+        "traits",
+        sa.Column("trait", sa.Text(), nullable=False),
+        sa.Column("collection", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.Column("permille", sa.SmallInteger(), nullable=True),
+        sa.Column("center_color", sa.Integer(), nullable=True),
+        sa.Column("edge_color", sa.Integer(), nullable=True),
+        sa.Column("pattern_color", sa.Integer(), nullable=True),
+        sa.Column("text_color", sa.Integer(), nullable=True),
+        sa.CheckConstraint("trait IN ('collection', 'model', 'pattern', 'backdrop')", name=op.f("traits_trait_check")),
+        sa.CheckConstraint("count >= 0", name=op.f("traits_count_check")),
+        sa.PrimaryKeyConstraint("trait", "collection", "name", name=op.f("traits_pkey")),
+        postgresql_with={"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.05},
+    )
+    op.create_index("traits_name_idx", "traits", ["trait", "name", "collection"], unique=False)
     op.create_table(
         "presales",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -164,7 +279,21 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["seller_id"], ["users.id"], name=op.f("presales_seller_id_fkey")),
         sa.PrimaryKeyConstraint("id", name=op.f("presales_pkey")),
     )
+    op.create_index(
+        "presales_buyer_held_idx",
+        "presales",
+        ["buyer_id"],
+        unique=False,
+        postgresql_where=sa.text("buyer_held_nano > 0"),
+    )
     op.create_index("presales_buyer_idx", "presales", ["buyer_id", "opened_at", "id"], unique=False)
+    op.create_index(
+        "presales_deposit_held_idx",
+        "presales",
+        ["seller_id"],
+        unique=False,
+        postgresql_where=sa.text("deposit_held_nano > 0"),
+    )
     op.create_index(
         "presales_listed_opened_idx",
         "presales",
@@ -265,6 +394,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("closed_at IS NULL AND receiver_id IS NULL"),
     )
     op.create_index("trades_receiver_idx", "trades", ["receiver_id", "opened_at", "id"], unique=False)
+    op.create_index(
+        "trades_wants_idx",
+        "trades",
+        [sa.literal_column("(requirements::jsonb)")],
+        unique=False,
+        postgresql_using="gin",
+        postgresql_where=sa.text("closed_at IS NULL AND receiver_id IS NULL"),
+    )
     op.create_table(
         "withdrawals",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -288,6 +425,9 @@ def upgrade() -> None:
         sa.CheckConstraint("amount_nano > fee_nano AND fee_nano >= 0", name=op.f("withdrawals_amount_check")),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("withdrawals_user_id_fkey")),
         sa.PrimaryKeyConstraint("id", name=op.f("withdrawals_pkey")),
+    )
+    op.create_index(
+        "withdrawals_held_idx", "withdrawals", ["user_id"], unique=False, postgresql_where=sa.text("held_nano > 0")
     )
     op.create_index("withdrawals_user_idx", "withdrawals", ["user_id", "opened_at", "id"], unique=False)
     op.create_table(
@@ -439,11 +579,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("offers_pkey")),
         postgresql_with={"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.05},
     )
-    op.create_index("offers_author_idx", "offers", ["author_id", "updated_at", "id"], unique=False)
+    op.create_index("offers_author_idx", "offers", ["author_id", "state", "updated_at", "id"], unique=False)
+    op.create_index("offers_held_idx", "offers", ["author_id"], unique=False, postgresql_where=sa.text("held_nano > 0"))
     op.create_index(
         "offers_open_idx", "offers", ["nft_id", "author_id"], unique=True, postgresql_where=sa.text("closed_at IS NULL")
     )
-    op.create_index("offers_owner_idx", "offers", ["owner_id", "updated_at", "id"], unique=False)
+    op.create_index("offers_owner_idx", "offers", ["owner_id", "state", "updated_at", "id"], unique=False)
     op.create_table(
         "proposals",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -464,7 +605,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["trade_id"], ["trades.id"], name=op.f("proposals_trade_id_fkey")),
         sa.PrimaryKeyConstraint("id", name=op.f("proposals_pkey")),
     )
-    op.create_index("proposals_author_idx", "proposals", ["author_id", "opened_at", "id"], unique=False)
+    op.create_index("proposals_author_idx", "proposals", ["author_id", "state", "opened_at", "id"], unique=False)
     op.create_index(
         "proposals_open_idx",
         "proposals",
@@ -472,7 +613,7 @@ def upgrade() -> None:
         unique=True,
         postgresql_where=sa.text("closed_at IS NULL"),
     )
-    op.create_index("proposals_owner_idx", "proposals", ["owner_id", "opened_at", "id"], unique=False)
+    op.create_index("proposals_owner_idx", "proposals", ["owner_id", "state", "opened_at", "id"], unique=False)
     op.create_index("proposals_trade_idx", "proposals", ["trade_id", "opened_at", "id"], unique=False)
     op.create_table(
         "returns",
@@ -493,6 +634,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("returns_user_id_fkey")),
         sa.PrimaryKeyConstraint("id", name=op.f("returns_pkey")),
     )
+    op.create_index("returns_held_idx", "returns", ["user_id"], unique=False, postgresql_where=sa.text("held_nano > 0"))
     op.create_index(
         "returns_open_nft_idx", "returns", ["nft_id"], unique=True, postgresql_where=sa.text("closed_at IS NULL")
     )
@@ -535,10 +677,22 @@ def upgrade() -> None:
         postgresql_with={"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.05},
     )
     op.create_index("bids_auction_idx", "bids", ["auction_id", "amount_nano", "id"], unique=False)
-    op.create_index("bids_bidder_idx", "bids", ["bidder_id", "opened_at", "id"], unique=False)
+    op.create_index("bids_bidder_idx", "bids", ["bidder_id", "auction_id"], unique=False)
+    op.create_index("bids_held_idx", "bids", ["bidder_id"], unique=False, postgresql_where=sa.text("held_nano > 0"))
     op.create_index(
         "bids_leading_idx", "bids", ["auction_id"], unique=True, postgresql_where=sa.text("closed_at IS NULL")
     )
+    op.create_table(
+        "channel_gifts",
+        sa.Column("channel_id", sa.BigInteger(), nullable=False),
+        sa.Column("gift_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("quantity", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["channel_id"], ["channels.id"], name=op.f("channel_gifts_channel_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("channel_id", "gift_id", name=op.f("channel_gifts_pkey")),
+    )
+    op.create_index("channel_gifts_gift_idx", "channel_gifts", ["gift_id"], unique=False)
     op.create_table(
         "channel_purchases",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -565,6 +719,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("channel_purchases_pkey")),
     )
     op.create_index("channel_purchases_buyer_idx", "channel_purchases", ["buyer_id", "opened_at", "id"], unique=False)
+    op.create_index(
+        "channel_purchases_held_idx",
+        "channel_purchases",
+        ["buyer_id"],
+        unique=False,
+        postgresql_where=sa.text("held_nano > 0"),
+    )
     op.create_index(
         "channel_purchases_open_idx",
         "channel_purchases",
@@ -594,6 +755,11 @@ def upgrade() -> None:
     op.create_index(
         "commands_secrets_idx", "commands", ["id"], unique=False, postgresql_where=sa.text("secrets IS NOT NULL")
     )
+    op.drop_index(op.f("deals_buyer_idx"), table_name="deals")
+    op.create_index("deals_buyer_idx", "deals", ["buyer_id", "source", "made_at", "id"], unique=False)
+    op.drop_index(op.f("deals_seller_idx"), table_name="deals")
+    op.create_index("deals_seller_idx", "deals", ["seller_id", "source", "made_at", "id"], unique=False)
+    op.create_index("deposits_state_idx", "deposits", ["state", "opened_at", "id"], unique=False)
     # Items in custody already take the market's columns from their gifts.
     op.add_column("nfts", sa.Column("listed_at", sa.DateTime(timezone=True)))
     op.add_column("nfts", sa.Column("hanging", sa.Boolean(), nullable=False, server_default=sa.false()))
@@ -612,9 +778,135 @@ def upgrade() -> None:
         "(price_nano IS NOT NULL) = (state = 'listed') AND (fee_bp IS NOT NULL) = (state = 'listed')"
         " AND (listed_at IS NOT NULL) = (state = 'listed')",
     )
+    op.drop_index(op.f("nfts_listed_price_idx"), table_name="nfts", postgresql_where="(state = 'listed'::text)")
+    op.create_index(
+        "nfts_auction_collection_idx",
+        "nfts",
+        ["collection", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'on_auction'"),
+    )
+    op.create_index(
+        "nfts_auction_model_permille_idx",
+        "nfts",
+        ["model_permille", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'on_auction'"),
+    )
+    op.create_index(
+        "nfts_auction_num_idx", "nfts", ["num", "id"], unique=False, postgresql_where=sa.text("state = 'on_auction'")
+    )
+    op.create_index(
+        "nfts_listed_backdrop_price_nano_idx",
+        "nfts",
+        ["backdrop", "price_nano", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'listed'"),
+    )
+    op.create_index(
+        "nfts_listed_collection_listed_at_idx",
+        "nfts",
+        ["collection", "listed_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'listed'"),
+    )
+    op.create_index(
+        "nfts_listed_collection_model_permille_idx",
+        "nfts",
+        ["collection", "model_permille", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'listed'"),
+    )
+    op.create_index(
+        "nfts_listed_collection_num_idx",
+        "nfts",
+        ["collection", "num", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'listed'"),
+    )
+    op.create_index(
+        "nfts_listed_collection_price_nano_idx",
+        "nfts",
+        ["collection", "price_nano", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'listed'"),
+    )
+    op.create_index(
+        "nfts_listed_listed_at_idx",
+        "nfts",
+        ["listed_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'listed'"),
+    )
+    op.create_index(
+        "nfts_listed_model_permille_idx",
+        "nfts",
+        ["model_permille", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'listed'"),
+    )
+    op.create_index(
+        "nfts_listed_model_price_nano_idx",
+        "nfts",
+        ["model", "price_nano", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'listed'"),
+    )
+    op.create_index(
+        "nfts_listed_num_idx", "nfts", ["num", "id"], unique=False, postgresql_where=sa.text("state = 'listed'")
+    )
+    op.create_index(
+        "nfts_listed_pattern_price_nano_idx",
+        "nfts",
+        ["pattern", "price_nano", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'listed'"),
+    )
+    op.create_index(
+        "nfts_listed_price_nano_idx",
+        "nfts",
+        ["price_nano", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'listed'"),
+    )
+    for statement in _PROJECTIONS:
+        op.execute(statement)
 
 
 def downgrade() -> None:
+    for statement in _UNDONE:
+        op.execute(statement)
+    op.drop_index("nfts_listed_price_nano_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
+    op.drop_index("nfts_listed_pattern_price_nano_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
+    op.drop_index("nfts_listed_num_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
+    op.drop_index("nfts_listed_model_price_nano_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
+    op.drop_index("nfts_listed_model_permille_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
+    op.drop_index("nfts_listed_listed_at_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
+    op.drop_index(
+        "nfts_listed_collection_price_nano_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'")
+    )
+    op.drop_index("nfts_listed_collection_num_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
+    op.drop_index(
+        "nfts_listed_collection_model_permille_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'")
+    )
+    op.drop_index(
+        "nfts_listed_collection_listed_at_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'")
+    )
+    op.drop_index(
+        "nfts_listed_backdrop_price_nano_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'")
+    )
+    op.drop_index("nfts_auction_num_idx", table_name="nfts", postgresql_where=sa.text("state = 'on_auction'"))
+    op.drop_index(
+        "nfts_auction_model_permille_idx", table_name="nfts", postgresql_where=sa.text("state = 'on_auction'")
+    )
+    op.drop_index("nfts_auction_collection_idx", table_name="nfts", postgresql_where=sa.text("state = 'on_auction'"))
+    op.create_index(
+        op.f("nfts_listed_price_idx"),
+        "nfts",
+        ["price_nano", "id"],
+        unique=False,
+        postgresql_where="(state = 'listed'::text)",
+    )
     op.drop_column("nfts", "model_permille")
     op.drop_column("nfts", "backdrop")
     op.drop_column("nfts", "pattern")
@@ -623,6 +915,11 @@ def downgrade() -> None:
     op.drop_column("nfts", "collection")
     op.drop_column("nfts", "hanging")
     op.drop_column("nfts", "listed_at")
+    op.drop_index("deposits_state_idx", table_name="deposits")
+    op.drop_index("deals_seller_idx", table_name="deals")
+    op.create_index(op.f("deals_seller_idx"), "deals", ["seller_id", "made_at", "id"], unique=False)
+    op.drop_index("deals_buyer_idx", table_name="deals")
+    op.create_index(op.f("deals_buyer_idx"), "deals", ["buyer_id", "made_at", "id"], unique=False)
     op.drop_index("commands_secrets_idx", table_name="commands", postgresql_where=sa.text("secrets IS NOT NULL"))
     op.drop_column("commands", "secrets")
     op.drop_index(
@@ -633,9 +930,15 @@ def downgrade() -> None:
     op.drop_index(
         "channel_purchases_open_idx", table_name="channel_purchases", postgresql_where=sa.text("closed_at IS NULL")
     )
+    op.drop_index(
+        "channel_purchases_held_idx", table_name="channel_purchases", postgresql_where=sa.text("held_nano > 0")
+    )
     op.drop_index("channel_purchases_buyer_idx", table_name="channel_purchases")
     op.drop_table("channel_purchases")
+    op.drop_index("channel_gifts_gift_idx", table_name="channel_gifts")
+    op.drop_table("channel_gifts")
     op.drop_index("bids_leading_idx", table_name="bids", postgresql_where=sa.text("closed_at IS NULL"))
+    op.drop_index("bids_held_idx", table_name="bids", postgresql_where=sa.text("held_nano > 0"))
     op.drop_index("bids_bidder_idx", table_name="bids")
     op.drop_index("bids_auction_idx", table_name="bids")
     op.drop_table("bids")
@@ -643,6 +946,7 @@ def downgrade() -> None:
     op.drop_table("trade_items")
     op.drop_index("returns_user_idx", table_name="returns")
     op.drop_index("returns_open_nft_idx", table_name="returns", postgresql_where=sa.text("closed_at IS NULL"))
+    op.drop_index("returns_held_idx", table_name="returns", postgresql_where=sa.text("held_nano > 0"))
     op.drop_table("returns")
     op.drop_index("proposals_trade_idx", table_name="proposals")
     op.drop_index("proposals_owner_idx", table_name="proposals")
@@ -651,6 +955,7 @@ def downgrade() -> None:
     op.drop_table("proposals")
     op.drop_index("offers_owner_idx", table_name="offers")
     op.drop_index("offers_open_idx", table_name="offers", postgresql_where=sa.text("closed_at IS NULL"))
+    op.drop_index("offers_held_idx", table_name="offers", postgresql_where=sa.text("held_nano > 0"))
     op.drop_index("offers_author_idx", table_name="offers")
     op.drop_table("offers")
     op.drop_index("channels_owner_idx", table_name="channels")
@@ -667,7 +972,14 @@ def downgrade() -> None:
     op.drop_table("account_gifts")
     op.drop_table("account_channels")
     op.drop_index("withdrawals_user_idx", table_name="withdrawals")
+    op.drop_index("withdrawals_held_idx", table_name="withdrawals", postgresql_where=sa.text("held_nano > 0"))
     op.drop_table("withdrawals")
+    op.drop_index(
+        "trades_wants_idx",
+        table_name="trades",
+        postgresql_using="gin",
+        postgresql_where=sa.text("closed_at IS NULL AND receiver_id IS NULL"),
+    )
     op.drop_index("trades_receiver_idx", table_name="trades")
     op.drop_index(
         "trades_public_idx", table_name="trades", postgresql_where=sa.text("closed_at IS NULL AND receiver_id IS NULL")
@@ -696,13 +1008,15 @@ def downgrade() -> None:
     op.drop_index("presales_open_gift_idx", table_name="presales", postgresql_where=sa.text("closed_at IS NULL"))
     op.drop_index("presales_listed_price_idx", table_name="presales", postgresql_where=sa.text("state = 'listed'"))
     op.drop_index("presales_listed_opened_idx", table_name="presales", postgresql_where=sa.text("state = 'listed'"))
+    op.drop_index("presales_deposit_held_idx", table_name="presales", postgresql_where=sa.text("deposit_held_nano > 0"))
     op.drop_index("presales_buyer_idx", table_name="presales")
+    op.drop_index("presales_buyer_held_idx", table_name="presales", postgresql_where=sa.text("buyer_held_nano > 0"))
     op.drop_table("presales")
+    op.drop_index("traits_name_idx", table_name="traits")
+    op.drop_table("traits")
     op.drop_table("sandbox_faults")
     op.drop_table("sandbox_effects")
-    op.drop_index(
-        "gateway_requests_state_idx", table_name="gateway_requests", postgresql_where=sa.text("closed_at IS NULL")
-    )
+    op.drop_index("gateway_requests_state_idx", table_name="gateway_requests")
     op.drop_index(
         "gateway_requests_due_idx", table_name="gateway_requests", postgresql_where=sa.text("closed_at IS NULL")
     )
