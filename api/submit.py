@@ -33,9 +33,10 @@ from api.problems import Problem, json_response, problem_of
 from commands.command import KINDS, PRINTABLE, USER, Invalid, UserId, decode
 from commands.outcome import Status
 from storage.gather import Gather
-from storage.journal import Journal, Receipt, Submission, fingerprint_of, new_id, partition_of
+from storage.journal import Journal, Receipt, Submission, new_id, partition_of
 from storage.keys import Credential, Role
 from storage.queue import Queue
+from storage.sealing import NoSecretKey, Sealer
 from storage.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class Submit:
         self._queue = queue
         self._outcomes = outcomes
         self._keyring = keyring
+        self._sealer = Sealer(settings.secret_key)
         self._hints: Gather[tuple[int, UUID], None] = Gather(self._enqueue, _HINTS_MAX)
 
     async def close(self) -> None:
@@ -216,7 +218,11 @@ class Submit:
         command.check(self._settings)
         if credential.role is Role.USER and getattr(command, "user_id", actor) != actor:
             raise Problem(403, "forbidden", "The key is bound to another user.")
-        command_id, payload = new_id(), command.model_dump_json()
+        try:
+            sealed = self._sealer.seal(command)
+        except NoSecretKey as error:
+            raise Problem(503, "unavailable", f"{kind.kind} is not offered here: {error}.") from None
+        command_id = new_id()
         asset = command.asset(command_id, actor)
         return Submission(
             id=command_id,
@@ -224,11 +230,12 @@ class Submit:
             asset=asset,
             partition=partition_of(asset, self._settings.partitions),
             actor=actor,
-            payload=payload,
+            payload=sealed.payload,
             idempotency_key=body.idempotency_key,
-            fingerprint=fingerprint_of(body.kind, payload),
+            fingerprint=sealed.fingerprint,
             run_at=body.run_at,
             not_after=body.not_after,
+            secrets=sealed.secrets,
         )
 
     async def _enqueue(self, commands: list[tuple[int, UUID]]) -> list[None]:

@@ -8,12 +8,26 @@ routes it, the documents it touches, and its rule (`execute`). Declaring the cla
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, get_args
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from commands.terms import Terms
 
@@ -45,13 +59,34 @@ def _whole(value: object) -> object:
 UserId = Annotated[int, Field(ge=1, lt=2**53)]
 BigId = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=BIGINT_MAX)]
 PriceNano = Annotated[int, Field(ge=1, lt=2**53)]
+# A moment has an offset on the wire. The bounds leave room for what is added to one.
+Moment = Annotated[
+    AwareDatetime,
+    Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC)),
+    AfterValidator(lambda moment: moment.astimezone(UTC)),
+]
 # PostgreSQL keeps no NUL, and nobody reads the other control characters.
 PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=PRINTABLE)]
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=PRINTABLE)]
+"""Why an operator did something; kept with the command."""
+
+
+SEALED = "sealed"
+"""What stands for a secret in stored payloads and in whatever rules make of them."""
+_STORED = "stored"
 
 
 class Secret:
-    """Marks a field that is stored encrypted, shown nowhere, and erased when the request it feeds is final."""
+    """Marks a text that is stored encrypted, shown nowhere, and erased when the request it feeds is final. The last
+    mark of its field: the others bound what is submitted, and a stored payload has SEALED there."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_wrap_validator_function(self._read, handler(source))
+
+    @staticmethod
+    def _read(value: object, submitted: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
+        return value if info.context == _STORED and value == SEALED else submitted(value)
 
 
 SECRET = Secret()
@@ -141,13 +176,25 @@ class Envelope(NamedTuple):
     not_after: datetime | None
 
 
-def decode(kind: str, payload: bytes | str) -> Command:
-    """The command of a kind from its payload, JSON. Raises Invalid, paths relative to the submission."""
+@cache
+def secret_fields(command_type: type[Command]) -> tuple[str, ...]:
+    """The fields marked with SECRET."""
+
+    def is_secret(mark: object) -> bool:
+        return mark is SECRET or any(is_secret(part) for part in get_args(mark))
+
+    fields = command_type.model_fields.items()
+    return tuple(name for name, field in fields if any(map(is_secret, (field.annotation, *field.metadata))))
+
+
+def decode(kind: str, payload: bytes | str, *, stored: bool = False) -> Command:
+    """The command of a kind from its payload, JSON: as submitted, or as stored with its secrets sealed. Raises Invalid,
+    paths relative to the submission."""
     command_type = KINDS.get(kind)
     if command_type is None:
         raise Invalid(("kind", "unknown kind"))
     try:
-        return command_type.model_validate_json(payload)
+        return command_type.model_validate_json(payload, context=_STORED if stored else None)
     except ValidationError as error:
         raise Invalid.from_pydantic(error, "payload") from None
 

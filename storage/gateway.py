@@ -75,7 +75,7 @@ def command_of(answers: str, names: Mapping[str, Any], answer: Answer) -> Comman
     if answer.outcome is Outcome.DONE:
         kind = f"{answers}_confirm"
         fields = {**answer.fields, **names}
-        known = KINDS[kind].model_fields
+        known = KINDS[kind].model_fields if kind in KINDS else ()
         return decode(kind, to_json({name: value for name, value in fields.items() if name in known}))
     for reason in (answer.reason, *_REFUSALS):
         with suppress(Invalid):

@@ -35,16 +35,17 @@ _COLUMNS = "id, kind, actor, asset, partition, status, accepted_at, finished_at,
 
 _INSERT_TYPES = (
     *("uuid[]", "text[]", "text[]", "smallint[]", "bigint[]", "json[]", "text[]", "bytea[]"),
-    *("timestamptz[]", "timestamptz[]"),
+    *("timestamptz[]", "timestamptz[]", "bytea[]"),
 )
 _INSERT = """
 INSERT INTO commands (id, kind, asset, partition, actor, payload, status, idempotency_key, fingerprint, accepted_at,
-    run_at, not_after)
+    run_at, not_after, secrets)
 SELECT v.id, v.kind, v.asset, v.partition, v.actor, v.payload,
     CASE WHEN v.run_at > statement_timestamp() THEN 'scheduled' ELSE 'accepted' END, v.idempotency_key, v.fingerprint,
-    CASE WHEN v.run_at > statement_timestamp() THEN NULL ELSE statement_timestamp() END, v.run_at, v.not_after
+    CASE WHEN v.run_at > statement_timestamp() THEN NULL ELSE statement_timestamp() END, v.run_at, v.not_after,
+    v.secrets
 FROM unnest({parameters})
-    AS v(id, kind, asset, partition, actor, payload, idempotency_key, fingerprint, run_at, not_after)
+    AS v(id, kind, asset, partition, actor, payload, idempotency_key, fingerprint, run_at, not_after, secrets)
 ON CONFLICT DO NOTHING
 RETURNING id, status, accepted_at
 """.format(parameters=", ".join(parameter(number, kind) for number, kind in enumerate(_INSERT_TYPES, 1)))
@@ -82,7 +83,7 @@ class TooManyUnfinished(Exception):
 
 
 class Submission(NamedTuple):
-    """A command that is to be accepted. `payload` is JSON."""
+    """A command that is to be accepted. `payload` is JSON; `secrets` are its secret fields, sealed."""
 
     id: UUID
     kind: str
@@ -94,6 +95,7 @@ class Submission(NamedTuple):
     fingerprint: bytes
     run_at: datetime | None
     not_after: datetime | None
+    secrets: bytes | None = None
 
 
 class Receipt(NamedTuple):

@@ -1,8 +1,8 @@
 """The sandbox: a gateway that does nothing, plausibly, and goes wrong when told to.
 
-For the embedded stack and the tests. What it did is in `sandbox_effects`, one row for each reference, committed at once:
-so the effects of a killed process are found by the others, as those of the world outside would be. What is to go wrong
-is in `sandbox_faults`, where any process can put it.
+For the embedded stack and the tests. What it did is in `sandbox_effects`, one row for each reference, committed at
+once: so the effects of a killed process are found by the others, as those of the world outside would be. What is to go
+wrong is in `sandbox_faults`, where any process can put it.
 """
 
 import asyncio

@@ -237,7 +237,7 @@ class UnitOfWork:
 
 def _read(kind: str, payload: str) -> Command:
     try:
-        return decode(kind, payload)
+        return decode(kind, payload, stored=True)
     except Invalid as error:
         return Unreadable(reason=str(error))
 
