@@ -118,7 +118,8 @@ MONEY_INVARIANTS = (
         WHERE amount_nano <= 0 OR (debit_account, debit_side) = (credit_account, credit_side)
         UNION ALL
         SELECT effects.command_id::text FROM (
-            SELECT command_id FROM postings UNION SELECT id FROM deals UNION SELECT command_id FROM events
+            SELECT command_id FROM postings UNION SELECT id FROM deals
+            UNION SELECT command_id FROM events WHERE name <> 'gateway.contradicted'
         ) AS effects
         LEFT JOIN commands ON commands.id = effects.command_id
         WHERE commands.status IS DISTINCT FROM 'succeeded'

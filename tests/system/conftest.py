@@ -1,4 +1,7 @@
-"""A site for each test, an installation of its own; and a stack that many share. Both are found sound at the end."""
+"""A site for each test, an installation of its own; a marketplace and a stack that many share.
+
+All are found sound at the end.
+"""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -6,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.installation import Installer
+from tests.system.marketplace import Marketplace
 from tests.system.site import Site, site_of
 from tests.system.upstack import SMALL, Up
 
@@ -18,6 +22,17 @@ async def site(installer: Installer, tmp_path: Path) -> AsyncIterator[Site]:
     settings = await installer.install(partitions=8, lease_seconds=LEASE_SECONDS, batch_max=BATCH_MAX)
     async with site_of(settings, tmp_path / "logs") as site:
         yield site
+
+
+@pytest.fixture(scope="session")
+async def marketplace(installer: Installer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Marketplace]:
+    """One for all, with two workers."""
+    settings = await installer.install(partitions=8, lease_seconds=LEASE_SECONDS)
+    async with site_of(settings, tmp_path_factory.mktemp("marketplace") / "logs") as site:
+        for _ in range(2):
+            site.start_worker()
+        await site.start_api()
+        yield Marketplace(site)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,253 @@
+"""A running marketplace that many tests share, each with people and items of its own: HTTP in, receipts out.
+
+Time is not waited for: `hold_back` lets commands be accepted while none is executed, and `age` moves a document, its
+timers and its commands into the past.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import asyncpg
+import httpx
+
+from commands.users import memo_of
+from storage.database import Connection
+from storage.keys import Role, create_key
+from tests.deadline import eventually
+from tests.market import TON, WALLET, gift, register
+from tests.system.site import Site
+
+NOWHERE = "01900000-0000-7000-8000-000000000000"
+"""The id of no document."""
+FIRST_ID = 1_000
+Receipt = dict[str, Any]
+
+_TIMED = ("auction_id", "offer_id", "presale_id", "withdrawal_id", "return_id", "purchase_id", "check_id")
+
+
+class Command(NamedTuple):
+    """What a user sends; nobody's when the actor is None, as feeds and timers send. Sent twice, it is the same one."""
+
+    kind: str
+    actor: int | None
+    payload: dict[str, Any]
+    key: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "actor": self.actor, "payload": self.payload, "idempotency_key": self.key}
+
+
+def command(kind: str, actor: int | None = None, /, **payload: Any) -> Command:
+    return Command(kind, actor, payload, uuid4().hex)
+
+
+class Marketplace:
+    """`site` is where it runs. Operators send commands in their actors' names; users read with keys of their own."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self._ids = count(FIRST_ID)
+        self._keys: dict[int, str] = {}
+
+    def new_id(self) -> int:
+        return next(self._ids)
+
+    # -- commands
+
+    async def submit(self, sent: Command, wait: int = 0) -> Receipt:
+        """The receipt as it is answered: final when it is so within the wait."""
+        headers = {"Prefer": f"wait={wait}"} if wait else {}
+        response = await self.site.client.post("/v1/commands", json=sent.as_json(), headers=headers)
+        assert response.status_code in (200, 202), response.text
+        receipt: Receipt = response.json()
+        return receipt
+
+    async def final(self, receipt: Receipt) -> Receipt:
+        response = await self.site.client.get(f"/v1/commands/{receipt['id']}?wait=30")
+        final: Receipt = response.json()
+        assert final["finished_at"] is not None, f"it has no outcome: {final}"
+        return final
+
+    async def run(self, sent: Command) -> Receipt:
+        """The final receipt."""
+        return await self.final(await self.submit(sent, wait=30))
+
+    async def do(self, kind: str, actor: int | None = None, /, **payload: Any) -> Receipt:
+        """The receipt of a command that succeeds."""
+        receipt = await self.run(command(kind, actor, **payload))
+        assert receipt["status"] == "succeeded", receipt
+        return receipt
+
+    async def refused(self, code: str, kind: str, actor: int | None = None, /, **payload: Any) -> dict[str, Any]:
+        """The rejection of a command that is refused with this code, and leaves nothing behind."""
+        before = await self.balance(actor)
+        receipt = await self.run(command(kind, actor, **payload))
+        await self.assert_refused(receipt, code)
+        assert await self.balance(actor) == before
+        rejection: dict[str, Any] = receipt["rejection"]
+        return rejection
+
+    async def assert_refused(self, receipt: Receipt, code: str) -> None:
+        assert (receipt["status"], (receipt["rejection"] or {}).get("code")) == ("rejected", code), receipt
+        left = await self.site.rows(
+            f"SELECT (SELECT count(*) FROM postings WHERE command_id = '{receipt['id']}'),"
+            f" (SELECT count(*) FROM deals WHERE id = '{receipt['id']}'),"
+            f" (SELECT count(*) FROM events WHERE command_id = '{receipt['id']}' AND name <> 'gateway.contradicted')"
+        )
+        assert left == [(0, 0, 0)], "a refused command left something behind"
+
+    async def race(self, commands: Sequence[Command]) -> list[Receipt]:
+        """The final receipts of commands sent at the same time, each in a request of its own."""
+        return await asyncio.gather(*(self.run(sent) for sent in commands))
+
+    async def in_order(self, commands: Sequence[Command]) -> list[Receipt]:
+        """The final receipts of commands accepted in this order, and executed only when all are accepted."""
+        async with self.hold_back():
+            receipts = [await self.submit(sent) for sent in commands]
+        return [await self.final(receipt) for receipt in receipts]
+
+    # -- people and things
+
+    async def people(self, number: int, balance_nano: int = 10 * TON) -> list[int]:
+        """New users, each with the balance."""
+        users = [self.new_id() for _ in range(number)]
+        await self.site.succeed([register(user) for user in users])
+        if balance_nano:
+            await asyncio.gather(*(self.deposit(user, balance_nano) for user in users))
+        return users
+
+    async def person(self, balance_nano: int = 10 * TON) -> int:
+        [user] = await self.people(1, balance_nano)
+        return user
+
+    async def deposit(self, user: int, amount_nano: int, **changes: Any) -> Receipt:
+        number = self.new_id()
+        facts = {"wallet": WALLET, "logical_time": number, "hash": f"{number:064x}", "memo": memo_of(user)}
+        return await self.do("market.deposit", **facts | {"amount_nano": amount_nano} | changes)
+
+    async def items(self, owner: int, number: int, price_nano: int | None = None, **traits: Any) -> list[int]:
+        """New items of the owner, listed when there is a price."""
+        return list(await asyncio.gather(*(self.item(owner, price_nano, **traits) for _ in range(number))))
+
+    async def item(self, owner: int, price_nano: int | None = None, **traits: Any) -> int:
+        nft_id = self.new_id()
+        await self.do(
+            "nft.receive",
+            nft_id=nft_id,
+            gift=gift(nft_id, **traits),
+            sender_id=owner,
+            message_ref=f"message-{nft_id}",
+        )
+        if price_nano is not None:
+            await self.do("nft.set_price", owner, nft_id=nft_id, price_nano=price_nano)
+        return nft_id
+
+    async def presale(self, seller: int, gift_id: int, price_nano: int | None = None, days: float = 10) -> str:
+        """The id of a new presale of a gift that can be moved after so many days, listed when there is a price."""
+        transferable_at = datetime.now(UTC) + timedelta(days=days)
+        receipt = await self.do(
+            "presale.register",
+            gift_id=gift_id,
+            gift=gift(gift_id),
+            seller_id=seller,
+            transferable_at=transferable_at.isoformat(),
+        )
+        presale: str = receipt["id"]
+        if price_nano is not None:
+            await self.do("presale.set_price", seller, gift_id=gift_id, presale_id=presale, price_nano=price_nano)
+        return presale
+
+    # -- what there is to see
+
+    async def ask(self, user: int, path: str, **filters: Any) -> httpx.Response:
+        """The answer to the user's own key."""
+        if user not in self._keys:
+            _, self._keys[user] = await create_key(self.site.engine, Role.USER, user)
+        headers = {"Authorization": f"Bearer {self._keys[user]}"}
+        return await self.site.client.get(f"/v1{path}", params=filters, headers=headers)
+
+    async def read(self, user: int, path: str, **filters: Any) -> dict[str, Any]:
+        """What the user is answered, with 200, for a path under /v1."""
+        response = await self.ask(user, path, **filters)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def read_list(self, user: int, path: str, **filters: Any) -> list[dict[str, Any]]:
+        """The items of a page."""
+        answer = await self.read(user, path, **filters)
+        items: list[dict[str, Any]] = answer["items"]
+        assert isinstance(items, list), answer
+        return items
+
+    async def balance(self, user: int | None) -> tuple[int, int]:
+        """What the user has available and held."""
+        rows = await self.site.rows(f"SELECT available_nano, held_nano FROM accounts WHERE id = {user or 0}")
+        return (rows[0][0], rows[0][1]) if rows else (0, 0)
+
+    async def fees(self) -> int:
+        return int(await self.site.value("SELECT available_nano FROM accounts WHERE id = -1"))
+
+    async def nft(self, nft_id: int) -> tuple[int | None, str]:
+        """The owner and the state of an item."""
+        [row] = await self.site.rows(f"SELECT owner_id, state FROM nfts WHERE id = {nft_id}")
+        return row[0], row[1]
+
+    async def document(self, table: str, id_: Any, *columns: str) -> tuple[Any, ...]:
+        [row] = await self.site.rows(f"SELECT {', '.join(columns)} FROM {table} WHERE id::text = '{id_}'")
+        return row
+
+    async def timers(self, kind: str, id_: str) -> list[str]:
+        """The statuses of a document's timers, in the order in which they are or were due."""
+        rows = await self.site.rows(
+            f"SELECT status FROM commands WHERE kind = '{kind}' AND run_at IS NOT NULL"
+            f" AND payload::text LIKE '%{id_}%' ORDER BY run_at"
+        )
+        return [row[0] for row in rows]
+
+    async def until_final(self, kind: str, id_: str, count: int = 1) -> None:
+        """Wait until so many timers of the document have had their outcome."""
+
+        async def enough() -> bool:
+            waiting = ("scheduled", "accepted")
+            return sum(status not in waiting for status in await self.timers(kind, id_)) >= count
+
+        await eventually(enough, claim=f"the timer {kind} of {id_} has no outcome")
+
+    # -- time
+
+    @asynccontextmanager
+    async def hold_back(self) -> AsyncIterator[Connection]:
+        """Within, commands are accepted and none is executed: the partitions are locked. Gives that transaction, for
+        what is to be changed before any of them runs."""
+        connection = await asyncpg.connect(self.site.settings.database_url.get_secret_value())
+        try:
+            async with connection.transaction():
+                await connection.execute("SELECT 1 FROM partitions FOR UPDATE")
+                yield connection
+        finally:
+            await connection.close()
+
+    async def age(self, table: str, id_: Any, seconds: float, connection: Connection | None = None) -> None:
+        """Move a document and its timers so many seconds into the past, as if it had been opened so much earlier."""
+        own = connection or await asyncpg.connect(self.site.settings.database_url.get_secret_value())
+        past = f"- interval '{seconds} seconds'"
+        columns = {row[0] for row in await own.fetch(_MOMENTS, table)}
+        moves = ", ".join(f"{column} = {column} {past}" for column in sorted(columns))
+        named = " OR ".join(f"payload ->> '{name}' = '{id_}'" for name in _TIMED)
+        async with own.transaction():
+            await own.execute(f"UPDATE {table} SET {moves} WHERE id::text = '{id_}'")
+            await own.execute(f"UPDATE commands SET run_at = run_at {past} WHERE status = 'scheduled' AND ({named})")
+        if connection is None:
+            await own.close()
+
+
+_MOMENTS = """
+SELECT column_name::text FROM information_schema.columns
+WHERE table_name = $1 AND data_type = 'timestamp with time zone' AND column_name <> 'closed_at'
+"""
