@@ -30,7 +30,8 @@ class World:
         self.records: list[Row] = []
         self.now = START
         self.timers: list[tuple[datetime, Command]] = []
-        self._numbers = itertools.count(1)
+        self.last_number = 0
+        """Of the commands that ran: command n has the id UUID(int=n)."""
 
     def advance(self, seconds: float) -> list[Outcome]:
         """Time passes, and the timers that are due run: their outcomes, in the order of their times."""
@@ -43,7 +44,7 @@ class World:
         """One batch. Commands that had to wait for the next batch get it."""
         waiting = []
         for command, actor in sent:
-            number = next(self._numbers)
+            self.last_number = number = self.last_number + 1
             id_ = UUID(int=number)
             waiting.append(Envelope(id_, number, command.asset(id_, actor), 0, actor, command, self.now, not_after))
         outcomes: dict[UUID, Outcome] = {}
