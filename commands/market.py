@@ -1,4 +1,7 @@
-"""Money in: deposits that the feed found in the platform's wallet. Key `user:<id in memo>` or `wallet:<wallet>`."""
+"""Money in: deposits that the feed found in the platform's wallet, and what operators put right.
+
+Key `user:<id in memo>` or `wallet:<wallet>` for a deposit, `user:<user_id>` for the operators' commands.
+"""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -7,10 +10,11 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from commands.book import DEPOSITS, UNCLAIMED, Account, Book, Need, Side, available, document
-from commands.command import BIGINT_MAX, PRINTABLE, SYSTEM, Command, Envelope
+from commands.book import DEPOSITS, EXPENSE, UNCLAIMED, Account, Book, Need, Scope, Side, available, document
+from commands.command import BIGINT_MAX, OPERATOR, PRINTABLE, SYSTEM, Command, Envelope, Invalid, Reason, UserId
 from commands.outcome import Code, Rejection
-from commands.users import User, user_of
+from commands.terms import Terms
+from commands.users import User, require_user, touch_user, user_of
 
 
 def _storable(memo: str) -> str:
@@ -22,7 +26,7 @@ Address = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern
 Memo = Annotated[str, StringConstraints(max_length=255), AfterValidator(_storable)]
 
 
-@document("deposits", key=("wallet", "logical_time", "hash"))
+@document("deposits", key=("wallet", "logical_time", "hash"), indexes={"id": Scope.ALL})
 class Deposit(NamedTuple):
     """A final incoming transfer of the wallet, credited to a user or kept for an operator to assign."""
 
@@ -104,3 +108,60 @@ class RecordDeposit(Command, kind="market.deposit", sent_by=SYSTEM):
         if self.amount_nano > book.terms.deposit_max_nano:
             return "above_maximum"
         return None
+
+
+class AssignDeposit(Command, kind="market.assign_deposit", sent_by=OPERATOR):
+    """Credit a user with a deposit that nobody has been credited with."""
+
+    deposit_id: UUID
+    user_id: UserId
+
+    def asset(self, envelope_id: UUID, actor: int | None) -> str:
+        return f"user:{self.user_id}"
+
+    def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
+        yield from touch_user(self.user_id)
+        yield Need(Deposit, self.deposit_id, "id")
+
+    def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
+        require_user(book, self.user_id)
+        deposits = book.find(Deposit, "id", self.deposit_id)
+        if not deposits:
+            raise Rejection(Code.DEPOSIT_NOT_FOUND)
+        [deposit] = deposits
+        if deposit.state != "unclaimed":
+            raise Rejection(Code.DEPOSIT_NOT_UNCLAIMED)
+
+        book.put(deposit._replace(user_id=self.user_id, state="assigned", closed_at=book.now))
+        book.post(Side(UNCLAIMED), available(self.user_id), deposit.amount_nano, "deposit", deposit.id)
+        fields = {"deposit_id": str(deposit.id), "amount_nano": deposit.amount_nano, "tx_hash": deposit.hash}
+        book.emit("deposit.assigned", f"user:{self.user_id}", "ops", **fields)
+        return {"deposit_id": str(deposit.id), "user_id": self.user_id}
+
+
+class Adjust(Command, kind="market.adjust", sent_by=OPERATOR):
+    """Give a user money of the platform's, or take it, by the sign of the amount."""
+
+    user_id: UserId
+    amount_nano: Annotated[int, Field(gt=-(2**53), lt=2**53)]
+    reason: Reason
+
+    def check(self, terms: Terms) -> None:
+        if self.amount_nano == 0:
+            raise Invalid(("payload.amount_nano", "must not be 0"))
+
+    def asset(self, envelope_id: UUID, actor: int | None) -> str:
+        return f"user:{self.user_id}"
+
+    def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
+        yield from touch_user(self.user_id)
+
+    def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
+        require_user(book, self.user_id)
+        book.require_available(self.user_id, -self.amount_nano)
+
+        if self.amount_nano > 0:
+            book.post(Side(EXPENSE), available(self.user_id), self.amount_nano)
+        else:
+            book.post(available(self.user_id), Side(EXPENSE), -self.amount_nano)
+        return {"amount_nano": self.amount_nano}

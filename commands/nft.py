@@ -28,6 +28,7 @@ from commands.items import (
 )
 from commands.offers import held_for_offers
 from commands.outcome import Code, Rejection
+from commands.presale import require_no_presale_by, touch_presale_of
 from commands.terms import Terms
 from commands.users import User, register, touch_user
 
@@ -41,10 +42,12 @@ class Receive(ItemCommand, kind="nft.receive", sent_by=SYSTEM):
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield from touch_intake(book, self.nft_id, self.gift.id, self.message_ref)
+        yield from touch_presale_of(book, self.gift.id)
         yield from touch_user(self.sender_id)
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
         require_not_in_custody(book, self.nft_id, self.gift.id, self.message_ref)
+        require_no_presale_by(book, self.gift.id, self.sender_id)
 
         register(book, self.sender_id)
         take_in(book, self.nft_id, self.gift.as_document(), self.sender_id, self.sender_id, self.message_ref)

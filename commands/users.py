@@ -11,7 +11,8 @@ from uuid import UUID
 from pydantic import StringConstraints
 
 from commands.book import Account, Book, Need, document
-from commands.command import PRINTABLE, SYSTEM, USER, Command, Envelope, UserId
+from commands.command import OPERATOR, PRINTABLE, SYSTEM, USER, Command, Envelope, Reason, UserId
+from commands.outcome import Code, Rejection
 
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _READ_AS = str.maketrans("OIL", "011")
@@ -93,3 +94,47 @@ class Register(Command, kind="users.register", sent_by=USER | SYSTEM, for_newcom
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
         created = register(book, self.user_id, self.language)
         return {"user_id": self.user_id, "memo": memo_of(self.user_id), "created": created}
+
+
+def require_user(book: Book, user_id: int) -> User:
+    user = book.get(User, user_id)
+    if user is None:
+        raise Rejection(Code.USER_NOT_FOUND, user_id=user_id)
+    return user
+
+
+class _SetBlocked(Command):
+    """What blocking and unblocking share. Open documents stay, and end as they would have."""
+
+    user_id: UserId
+
+    def asset(self, envelope_id: UUID, actor: int | None) -> str:
+        return f"user:{self.user_id}"
+
+    def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
+        yield Need(User, self.user_id)
+
+    def set_blocked(self, book: Book, *, blocked: bool) -> dict[str, Any]:
+        user = require_user(book, self.user_id)
+
+        if user.blocked != blocked:
+            book.put(user._replace(blocked=blocked))
+            name = "user.blocked" if blocked else "user.unblocked"
+            book.emit(name, f"user:{user.id}", "ops", user_id=user.id)
+        return {"user_id": user.id}
+
+
+class Block(_SetBlocked, kind="users.block", sent_by=OPERATOR):
+    """From now on the user may only take back what is open."""
+
+    reason: Reason
+
+    def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
+        return self.set_blocked(book, blocked=True)
+
+
+class Unblock(_SetBlocked, kind="users.unblock", sent_by=OPERATOR):
+    """The user may trade again."""
+
+    def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
+        return self.set_blocked(book, blocked=False)

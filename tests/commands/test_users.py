@@ -1,9 +1,17 @@
 """Users: registered once, and found by their memo."""
 
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from commands.book import Account
+from commands.command import KINDS, Command, Sender
+from commands.outcome import Status
+from commands.terms import TON
 from commands.users import User, memo_of, user_of
 from tests.commands.world import World, code_of, command, register, set_price
 
@@ -69,3 +77,68 @@ def test_a_blocked_user_is_refused_before_anything_else() -> None:
     world.user(9)
     world.rows[User, 9] = world.get(User, 9)._replace(blocked=True)
     assert code_of(world.one(set_price(1, 10**10), actor=9)) == "USER_BLOCKED"
+
+
+# -- users.block, users.unblock
+
+
+def block(user_id: int, reason: str = "fraud") -> Command:
+    return command("users.block", user_id=user_id, reason=reason)
+
+
+def unblock(user_id: int) -> Command:
+    return command("users.unblock", user_id=user_id)
+
+
+def test_a_blocked_user_keeps_the_money_and_may_not_trade_until_unblocked() -> None:
+    world = World()
+    world.user(9)
+    world.item(1, 9)
+    assert world.one(block(9)).result == {"user_id": 9}
+    assert world.balance(9) == 10 * TON
+    assert code_of(world.one(set_price(1, TON), 9)) == "USER_BLOCKED"
+    assert world.one(unblock(9)).result == {"user_id": 9}
+    assert world.one(set_price(1, TON), 9).status is Status.SUCCEEDED
+
+
+def test_blocking_is_told_to_the_user_and_to_operators() -> None:
+    world = World()
+    world.user(9)
+    world.run((block(9), None), (unblock(9), None))
+    [blocked], [unblocked] = world.events("user.blocked"), world.events("user.unblocked")
+    assert blocked.topics == unblocked.topics == ("user:9", "ops")
+    assert blocked.fields == unblocked.fields == {"user_id": 9}
+
+
+def test_blocking_twice_is_blocking_once() -> None:
+    world = World()
+    world.user(9)
+    world.one(unblock(9))
+    assert not world.events("user.unblocked")
+    world.one(block(9))
+    before = world.snapshot()
+    assert world.one(block(9)).result == {"user_id": 9}
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("of_user", [block, unblock])
+def test_nobody_unknown_is_blocked(of_user: Callable[[int], Command]) -> None:
+    outcome = World().one(of_user(404))
+    assert code_of(outcome) == "USER_NOT_FOUND"
+    assert outcome.rejection is not None
+    assert outcome.rejection["user_id"] == 404
+
+
+@pytest.mark.parametrize("reason", ["", "a" * 256, "a\nb"])
+def test_a_reason_is_a_line(reason: str) -> None:
+    with pytest.raises(ValidationError, match="reason"):
+        block(9, reason)
+
+
+@pytest.mark.parametrize("kind", ["users.block", "users.unblock", "market.assign_deposit", "market.adjust"])
+def test_only_operators_send_what_is_theirs(kind: str) -> None:
+    assert KINDS[kind].sent_by == {Sender.OPERATOR}
+
+
+def test_blocking_is_ordered_with_what_else_concerns_the_user() -> None:
+    assert block(9).asset(UUID(int=1), None) == unblock(9).asset(UUID(int=1), None) == "user:9"
