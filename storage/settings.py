@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableError
 
 from commands.terms import Terms
 
@@ -116,6 +117,9 @@ def load_settings(**overrides: Any) -> Settings:
             _sentence(item["loc"], item["msg"]) for item in error.errors(include_url=False, include_input=False)
         ]
         raise SettingsError("; ".join(sentences)) from None
+    except UnreadableError as error:  # a list that is not JSON; the field's name is the first thing in quotes
+        _, name, *_ = str(error).split('"')
+        raise SettingsError(f"SOUK_{name.upper()}: must be JSON") from None
 
 
 def _sentence(place: tuple[int | str, ...], message: str) -> str:

@@ -27,6 +27,8 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
         ("SOUK_MARKET_FEE_BP", "10000"),
         ("SOUK_MARKET_FEE_BP", "1.5"),
         ("SOUK_PRICE_MAX_NANO", str(2**53)),
+        ("SOUK_INTEGRATIONS", "{"),
+        ("SOUK_INTEGRATIONS", '[{"id": "tonnel"}]'),
     ],
 )
 def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
