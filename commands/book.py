@@ -272,9 +272,7 @@ class Book:
         """Write a system command with the effects of this one. Its id follows from this one's, so that deciding again
         writes the same."""
         self._follow_ups += 1
-        digest = blake2b(self.command_id.bytes + self._follow_ups.to_bytes(4), digest_size=10).digest()
-        number = (self.command_id.int >> 80 << 80) | int.from_bytes(digest)
-        id_ = UUID(int=number & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
+        id_ = derived_id(self.command_id, self._follow_ups)
         self.records.append(FollowUp(id_, command, run_at))
 
     def set_timer(self, command: Command, deadline: datetime) -> None:
@@ -391,6 +389,13 @@ class Book:
             before, now = self._loaded.get(place), self._current[place]
             if now != before:
                 yield place[0], before, now
+
+
+def derived_id(command_id: UUID, number: int) -> UUID:
+    """The id of a command that follows from another one: of the same time, and always the same."""
+    digest = blake2b(command_id.bytes + number.to_bytes(4, signed=True), digest_size=10).digest()
+    value = (command_id.int >> 80 << 80) | int.from_bytes(digest)
+    return UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
 
 
 def is_open(row: Row) -> bool:

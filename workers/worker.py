@@ -23,6 +23,7 @@ from storage.database import connect
 from storage.notices import Listener
 from storage.queue import BELLS_CHANNEL, FUNCTION, Queue, connect_redis, deserialize, serialize
 from storage.settings import Settings
+from workers.couriers import Couriers
 from workers.lanes import STATEMENT_SECONDS, Batch, Lanes, run_batch
 from workers.leases import Leases
 from workers.sweeper import Sweeper
@@ -85,6 +86,7 @@ class SoukWorker(Worker):
             settings, self._queue, self._lanes.fences.keys, self._lanes.ring, lambda: self._bells.connected
         )
         self._timers = Timers(settings, self._accepted)
+        self._couriers = Couriers(settings, self._accepted)
         self._lane_count = settings.lanes
 
     async def main(self) -> None:
@@ -97,6 +99,7 @@ class SoukWorker(Worker):
             self._bells.run(),
             self._sweeper.run(),
             self._timers.run(),
+            self._couriers.run(),
             self._beat(),
         ]
         try:

@@ -1,0 +1,313 @@
+"""Couriers: they take requests to the gateway and bring the answers into the journal, whichever worker looks first.
+
+| a request that is due | what is done |
+|-----------------------|--------------|
+| pending               | an attempt |
+| sent                  | a lookup: whoever attempted it did not live to hear the answer |
+| unknown               | a lookup |
+| never_seen            | an attempt under the same reference while some are left, else a lookup |
+
+Before each call its lease (`due_at` in the future), its number and its line in the log are committed, so no call is
+made that nobody knows of; and a request that was cancelled is not attempted, one that was attempted not cancelled. What
+a call hears is written in one transaction with the command that it becomes.
+
+A definite answer ends the request. Without one it stays, and with it what its document holds: lookups go on, ever more
+slowly, and an attempt is repeated only when a lookup has not seen it, or there was no connection. When no attempts are
+left, `never_seen` is a definite no as soon as the last one is too old to be performed any more.
+"""
+
+import asyncio
+import logging
+import random
+import time
+import traceback
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, Self
+from uuid import UUID
+
+from pydantic_core import from_json, to_json
+
+from commands.book import derived_id
+from commands.command import Command, Invalid
+from commands.requests import RequestState
+from storage.database import Line, is_weather
+from storage.gateway import Answer, Bridge, Gateway, Outcome, command_of
+from storage.gather import Gather
+from storage.journal import fingerprint_of, partition_of
+from storage.sandbox import Sandbox
+from storage.sealing import ERASE, NoSecretKey, Sealer
+from storage.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+CALLS_MAX = 16
+"""Calls that one worker has under way at once."""
+
+_TURN_SECONDS = 0.25
+_ERASE_SECONDS = 1.0
+_LAST_SECONDS = 2.0
+"""How long calls under way are waited for at the end: an answer heard saves a lookup."""
+_LEASE_MARGIN_SECONDS = 2.0
+_STATEMENT_SECONDS = 10.0
+
+_NEVER_DONE = {"ton.pay": "never_broadcast"}
+"""The reason of a request that was attempted as often as it may be and never seen; else it is `refused`."""
+
+_CLAIM = """
+WITH due AS (
+    SELECT reference, state = 'pending' OR (state = 'never_seen' AND left_over) AS attempt, NOT left_over AS spent
+    FROM gateway_requests, LATERAL (
+        SELECT attempts < $2 AND opened_at > clock_timestamp() - make_interval(secs => $3) AS left_over
+    ) AS budget
+    WHERE closed_at IS NULL AND due_at <= clock_timestamp()
+    ORDER BY due_at LIMIT $1 FOR UPDATE OF gateway_requests SKIP LOCKED
+), claimed AS (
+    UPDATE gateway_requests AS request SET
+        state = CASE WHEN attempt THEN 'sent' ELSE state END,
+        attempts = attempts + attempt::integer,
+        lookups = lookups + (NOT attempt)::integer,
+        attempted_at = CASE WHEN attempt THEN clock_timestamp() ELSE attempted_at END,
+        due_at = clock_timestamp() + make_interval(secs => $4)
+    FROM due WHERE request.reference = due.reference
+    RETURNING request.reference, op, body, answers, names, attempt, spent, attempts, lookups, attempted_at,
+        clock_timestamp() - attempted_at AS age
+), logged AS (
+    INSERT INTO gateway_log (reference, number, op, call, at)
+    SELECT reference, attempts + lookups, op, CASE WHEN attempt THEN 'perform' ELSE 'lookup' END, clock_timestamp()
+    FROM claimed
+)
+SELECT claimed.*, secrets FROM claimed LEFT JOIN commands ON commands.id = claimed.reference
+"""
+
+# A definite answer is welcome from whomever it comes, an unclear one only while nobody has claimed the request since.
+# One that contradicts how the request ended goes to the journal too, where its refusal tells the operators.
+_HEAR = """
+WITH heard AS (
+    SELECT * FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::boolean[], $5::json[], $6::float8[], $7::text[],
+        $8::text[], $9::integer[])
+        AS v(reference, number, state, final, answer, pause, outcome, reason, milliseconds)
+), logged AS (
+    UPDATE gateway_log AS log
+    SET outcome = heard.outcome, reason = heard.reason, milliseconds = heard.milliseconds
+    FROM heard WHERE log.reference = heard.reference AND log.number = heard.number
+), moved AS (
+    UPDATE gateway_requests AS request
+    SET state = heard.state, answer = heard.answer, due_at = clock_timestamp() + make_interval(secs => heard.pause),
+        closed_at = CASE WHEN heard.final THEN clock_timestamp() END
+    FROM heard WHERE request.reference = heard.reference AND request.closed_at IS NULL
+        AND (heard.final OR request.attempts + request.lookups = heard.number)
+    RETURNING request.reference
+)
+INSERT INTO commands (id, kind, asset, partition, payload, fingerprint, status, accepted_at)
+SELECT id, kind, asset, partition, payload, fingerprint, 'accepted', clock_timestamp()
+FROM unnest($10::uuid[], $11::uuid[], $12::text[], $13::text[], $14::smallint[], $15::json[], $16::bytea[])
+    AS v(reference, id, kind, asset, partition, payload, fingerprint)
+JOIN heard USING (reference)
+WHERE reference IN (SELECT reference FROM moved) OR EXISTS (
+    SELECT 1 FROM gateway_requests AS ended
+    WHERE ended.reference = v.reference AND ended.closed_at IS NOT NULL AND ended.state <> heard.state
+)
+ON CONFLICT DO NOTHING
+RETURNING partition, id
+"""
+
+
+class Claim(NamedTuple):
+    """A call to make: a row of _CLAIM. `spent`: no attempts are left; `age`: of the last attempt."""
+
+    reference: UUID
+    op: str
+    body: str
+    answers: str | None
+    names: str
+    attempt: bool
+    spent: bool
+    attempts: int
+    lookups: int
+    attempted_at: datetime
+    age: timedelta
+    secrets: bytes | None
+
+
+class Entry(NamedTuple):
+    """The command that an answer becomes, as the journal keeps it."""
+
+    reference: UUID
+    id: UUID
+    kind: str
+    asset: str
+    partition: int
+    payload: str
+    fingerprint: bytes
+
+    @classmethod
+    def of(cls, reference: UUID, command: Command, partitions: int) -> Self:
+        """Its id follows from the reference and from what was answered, so either answer can exist only once."""
+        done = command.kind.endswith("_confirm")
+        id_, payload = derived_id(reference, -1 if done else -2), command.model_dump_json()
+        asset = command.asset(id_, None)
+        partition = partition_of(asset, partitions)
+        return cls(reference, id_, command.kind, asset, partition, payload, fingerprint_of(command.kind, payload))
+
+
+class Heard(NamedTuple):
+    """What a call brought: the request's next state, and after how many seconds it is due again unless it is final."""
+
+    reference: UUID
+    number: int
+    state: RequestState
+    final: bool
+    answer: str
+    pause: float
+    outcome: Outcome
+    reason: str | None
+    milliseconds: int
+    entry: Entry | None
+
+
+class Couriers:
+    """Those of one worker; `accepted` is told the (partition, id) of the commands that answers became."""
+
+    def __init__(self, settings: Settings, accepted: Callable[[Collection[tuple[int, UUID]]], None]) -> None:
+        self._settings = settings
+        self._accepted = accepted
+        self._sealer = Sealer(settings.secret_key)
+        self._gateway: Gateway = Sandbox(settings)
+        if settings.gateway_url is not None and settings.gateway_secret is not None:
+            secret = settings.gateway_secret.get_secret_value()
+            self._gateway = Bridge(settings.gateway_url, secret, settings.gateway_timeout_seconds)
+        self._claiming = Line(settings, "couriers", timeout_seconds=_STATEMENT_SECONDS, pinned_plans=True)
+        self._hearing = Line(settings, "couriers", timeout_seconds=_STATEMENT_SECONDS, pinned_plans=True)
+        self._hears: Gather[Heard, None] = Gather(self._hear, CALLS_MAX)
+        self._calls: set[asyncio.Task[None]] = set()
+        self._erased_at = float("-inf")
+
+    async def run(self) -> None:
+        """Carry until cancelled."""
+        try:
+            await self._carry()
+        finally:
+            if self._calls:
+                await asyncio.wait(self._calls, timeout=_LAST_SECONDS)
+            for call in self._calls:
+                call.cancel()
+            await self._hears.close()
+            for line in (self._claiming, self._hearing, self._gateway):
+                await line.close()
+
+    async def _carry(self) -> None:
+        while True:
+            claims: list[Claim] = []
+            free = CALLS_MAX - len(self._calls)
+            try:
+                claims = await self._claim(free) if free else []
+                await self._erase()
+            except Exception as error:
+                if not is_weather(error):
+                    raise
+                logger.warning("requests are not claimed: %r", error)
+            for claim in claims:
+                call = asyncio.create_task(self._call(claim))
+                self._calls.add(call)
+                call.add_done_callback(self._calls.discard)
+            if claims or not free:  # quick calls make room for the next at once, slow ones do not keep it from others
+                await asyncio.wait(list(self._calls), timeout=_TURN_SECONDS)
+            else:
+                await asyncio.sleep(_TURN_SECONDS)
+
+    async def _claim(self, count: int) -> list[Claim]:
+        terms = self._settings
+        lease_seconds = terms.gateway_timeout_seconds + _LEASE_MARGIN_SECONDS
+        rows = await (await self._claiming.connected()).fetch(
+            _CLAIM, count, terms.gateway_attempts_max, terms.saga_give_up_seconds, lease_seconds
+        )
+        return [Claim(*row) for row in rows]
+
+    async def _erase(self) -> None:
+        """Secrets that nothing waits for any more, whoever ended it."""
+        if time.monotonic() > self._erased_at + _ERASE_SECONDS:
+            await (await self._claiming.connected()).execute(ERASE)
+            self._erased_at = time.monotonic()
+
+    async def _call(self, claim: Claim) -> None:
+        began = time.monotonic()
+        answer = await self._ask(claim)
+        heard = self._judge(claim, answer, int((time.monotonic() - began) * 1000))
+        try:
+            await self._hears.add([heard])
+        except Exception as error:
+            # The lease runs out, and the next courier looks it up.
+            if not is_weather(error):
+                logger.exception("an answer cannot be written")
+            logger.warning("an answer is not written: %r", error)
+
+    async def _ask(self, claim: Claim) -> Answer:
+        """The gateway's answer. Whatever goes wrong is `unknown`; only what was not even tried was never seen."""
+        valid = timedelta(seconds=self._settings.gateway_valid_seconds)
+        try:
+            body = from_json(claim.body) | (self._sealer.open(claim.secrets) if claim.secrets else {})
+        except NoSecretKey as error:
+            logger.error("%s cannot be performed: %s", claim.op, error)  # noqa: TRY400 - an operator's fault
+            return Answer(Outcome.NEVER_SEEN if claim.attempt else Outcome.UNKNOWN, "no_secret_key")
+        try:
+            async with asyncio.timeout(self._settings.gateway_timeout_seconds):
+                if claim.attempt:
+                    return await self._gateway.perform(claim.reference, claim.op, body, claim.attempted_at + valid)
+                return await self._gateway.lookup(claim.reference, claim.op)
+        except TimeoutError:
+            return Answer(Outcome.UNKNOWN, "timeout")
+        except Exception as error:  # noqa: BLE001 - the effect may be there, whatever our bug is
+            # The frames without the message: it might quote what was sent.
+            where = "" if is_weather(error) else "\n" + "".join(traceback.format_tb(error.__traceback__))
+            logger.error("a call of the gateway fails with %s%s", type(error).__name__, where)  # noqa: TRY400
+            return Answer(Outcome.UNKNOWN, "error")
+
+    def _judge(self, claim: Claim, answer: Answer, milliseconds: int) -> Heard:
+        """What the answer makes of the request."""
+        reason, entry = answer.reason, None
+        settles = timedelta(seconds=2 * self._settings.gateway_valid_seconds)
+        state = RequestState(answer.outcome)
+        if answer.outcome is Outcome.NEVER_SEEN and not claim.attempt and claim.spent and claim.age >= settles:
+            reason, state = _NEVER_DONE.get(claim.op, "refused"), RequestState.REFUSED
+        if state in (RequestState.DONE, RequestState.REFUSED) and claim.answers is not None:
+            try:
+                said = answer._replace(outcome=Outcome(state), reason=reason)
+                command = command_of(claim.answers, from_json(claim.names), said)
+                entry = Entry.of(claim.reference, command, self._settings.partitions)
+            except Invalid as error:
+                logger.error("the answer to %s %s makes no command: %s", claim.op, claim.reference, error)  # noqa: TRY400
+                state, reason = RequestState.UNKNOWN, "unreadable"
+        if state is RequestState.NEVER_SEEN:
+            pause = self._pause(claim.attempts - 1)
+            if claim.spent:
+                pause = max(pause, (settles - claim.age).total_seconds())
+        else:
+            pause = self._pause(claim.lookups)
+        return Heard(
+            reference=claim.reference,
+            number=claim.attempts + claim.lookups,
+            state=state,
+            final=state in (RequestState.DONE, RequestState.REFUSED),
+            answer=to_json({"outcome": state, "reason": reason, "command_id": entry and entry.id}).decode(),
+            pause=pause,
+            outcome=answer.outcome,
+            reason=reason,
+            milliseconds=milliseconds,
+            entry=entry,
+        )
+
+    def _pause(self, repeats: int) -> float:
+        longest = min(
+            self._settings.gateway_backoff_seconds * 2.0 ** min(repeats, 30), self._settings.gateway_backoff_max_seconds
+        )
+        return longest * random.uniform(0.5, 1)  # noqa: S311 - jitter
+
+    async def _hear(self, heard: list[Heard]) -> Sequence[None]:
+        """Write what the calls brought, in one transaction."""
+        entries = [one.entry for one in heard if one.entry is not None]
+        arguments: list[Any] = [list(column) for column in zip(*(one[:-1] for one in heard), strict=True)]
+        arguments += [[entry[place] for entry in entries] for place in range(len(Entry._fields))]
+        rows = await (await self._hearing.connected()).fetch(_HEAR, *arguments)
+        self._accepted([(row["partition"], row["id"]) for row in rows])
+        return [None] * len(heard)
