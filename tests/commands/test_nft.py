@@ -1,17 +1,21 @@
 """Items: received once, priced by their owner, bought at the price seen, given away."""
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commands.book import FEES, Event, Posting
+from commands.book import FEES, Account, Event, Posting
+from commands.command import Command
 from commands.deals import Deal, DealItem
 from commands.items import Gift, Nft, NftState
+from commands.offers import Create, Offer
 from commands.outcome import Code, Status
 from commands.terms import TON, Terms, fee_nano
 from commands.users import User
+from tests.commands import histories
 from tests.commands.world import World, buy, code_of, gift, receive, set_price, transfer
 
 SELLER, BUYER, OTHER = 1, 2, 3
@@ -35,6 +39,10 @@ def put(world: World, **changes: Any) -> None:
 
 def listed(world: World, price_nano: int = 5 * TON) -> None:
     assert world.one(set_price(ITEM, price_nano), SELLER).status is Status.SUCCEEDED
+
+
+def create_offer(price_nano: int, nft_id: int = ITEM) -> Command:
+    return Create(nft_id=nft_id, price_nano=price_nano)
 
 
 def refuse(world: World, code: Code, outcome_of: Any) -> dict[str, Any]:
@@ -224,6 +232,50 @@ def test_of_two_buyers_in_a_batch_the_first_wins(world: World) -> None:
     assert code_of(second) == "NFT_NOT_ON_SALE"
     assert world.balance(BUYER) == 10 * TON
     world.check()
+
+
+def test_the_money_of_the_buyers_own_offer_pays_for_the_purchase(world: World) -> None:
+    listed(world, 10 * TON)
+    offer_id = world.one(create_offer(6 * TON), BUYER).result["offer_id"]  # type: ignore[index]
+    assert world.one(buy(ITEM, 10 * TON), BUYER).status is Status.SUCCEEDED
+    offer = world.get(Offer, UUID(offer_id))
+    assert (offer.state, offer.reason, offer.held_nano) == ("closed", "sold", 0)
+    assert (world.get(Account, BUYER).available_nano, world.get(Account, BUYER).held_nano) == (0, 0)
+    assert world.events("balance.changed")[-2].fields["change_held_nano"] == -6 * TON
+    histories.check(world)
+
+
+def test_a_purchase_beyond_balance_and_offer_names_what_the_offer_does_not_cover(world: World) -> None:
+    listed(world, 10 * TON + 1)
+    world.one(create_offer(6 * TON), BUYER)
+    rejection = refuse(world, Code.INSUFFICIENT_BALANCE, lambda: world.one(buy(ITEM, 10 * TON + 1), BUYER))
+    assert (rejection["required_nano"], rejection["available_nano"]) == (4 * TON + 1, 4 * TON)
+
+
+def test_only_the_buyers_own_open_offer_on_the_item_counts(world: World) -> None:
+    listed(world, 6 * TON)
+    world.item(ITEM + 1, SELLER)
+    world.one(set_price(ITEM + 1, 6 * TON), SELLER)
+    assert world.one(create_offer(5 * TON, ITEM + 1), BUYER).status is Status.SUCCEEDED
+    assert world.one(create_offer(5 * TON), OTHER).status is Status.SUCCEEDED
+    rejection = refuse(world, Code.INSUFFICIENT_BALANCE, lambda: world.one(buy(ITEM, 6 * TON), BUYER))
+    assert (rejection["required_nano"], rejection["available_nano"]) == (6 * TON, 5 * TON)
+
+
+def test_an_offer_above_the_price_needs_no_more_money(world: World) -> None:
+    listed(world, 10 * TON)
+    world.one(create_offer(10 * TON), BUYER)
+    world.one(set_price(ITEM, 5 * TON), SELLER)
+    assert world.one(buy(ITEM, 5 * TON), BUYER).status is Status.SUCCEEDED
+    assert world.balance(BUYER) == 5 * TON
+    histories.check(world)
+
+
+def test_an_offer_and_its_purchase_in_one_batch(world: World) -> None:
+    listed(world, 10 * TON)
+    outcomes = world.run((create_offer(6 * TON), BUYER), (buy(ITEM, 10 * TON), BUYER))
+    assert [outcome.status for outcome in outcomes] == [Status.SUCCEEDED] * 2
+    histories.check(world)
 
 
 def test_the_fee_is_that_of_the_moment_of_pricing(world: World) -> None:
