@@ -13,10 +13,12 @@ from loadtest.baseline import PgbenchFailed
 from loadtest.client import Unreachable
 from loadtest.compare import ComparePlan, Untrue, compare
 from loadtest.history import BadHistory
+from loadtest.mix import Mix
 from loadtest.populate import SetupFailed
 from loadtest.replay import replay
 from loadtest.run import Plan, RunResult, run
 from loadtest.stack import StackFailed, own_stack, target
+from loadtest.terms import BRISK
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,8 +41,9 @@ def run_command(  # noqa: PLR0913, PLR0917 - one option each
     key: Key = None,
     data_dir: DataDir = Path(".souk"),
     json_file: Json = None,
+    mix: Annotated[Mix, typer.Option(help="What people are busy with.")] = Plan.mix,
     seed: Annotated[int, typer.Option(help="The same seed gives the same commands.")] = Plan.seed,
-    users: Annotated[int, typer.Option(min=4, max=100_000)] = Plan.users,
+    users: Annotated[int, typer.Option(min=10, max=100_000)] = Plan.users,
     items: Annotated[int, typer.Option(min=1, max=500_000)] = Plan.items,
     commands: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="End after so long; 10 if neither is given.")] = None,
@@ -52,10 +55,10 @@ def run_command(  # noqa: PLR0913, PLR0917 - one option each
     """Trade on a seeded marketplace, and account for every command."""
     if commands is None and seconds is None:
         seconds = 10.0
-    plan = Plan(seed, users, items, commands, seconds, concurrency, rate, batch, skew)
+    plan = Plan(mix, seed, users, items, commands, seconds, concurrency, rate, batch, skew)
 
     async def on_target(console: Console) -> RunResult:
-        async with target(url, key, data_dir) as found:
+        async with target(url, key, data_dir, BRISK) as found:
             return await run(found, plan, console)
 
     _finish(on_target, json_file)

@@ -70,6 +70,8 @@ class Tally:
     statuses: Counter[str] = field(default_factory=Counter)
     rejections: Counter[str] = field(default_factory=Counter)
     problems: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By kind of command and outcome."""
     unforeseen: Counter[str] = field(default_factory=Counter)
     repeats: Counter[str] = field(default_factory=Counter)
     to_acceptance: Latencies = field(default_factory=Latencies)
@@ -83,7 +85,10 @@ class Tally:
             self.unfinished += 1
             return
         outcome = outcome_of(answer)
-        if outcome != foreseen:
+        kind = answer.get("kind")
+        if kind is not None:
+            self.kinds[kind, outcome] += 1
+        if outcome != foreseen and outcome not in foreseen.split("|"):
             self.unforeseen[f"{outcome} instead of {foreseen}"] += 1
         status = answer.get("status")
         if not isinstance(status, str):
@@ -109,6 +114,13 @@ class Tally:
         """Every submission has a final outcome, and none failed."""
         return self.settled_count == self.submitted and not self.unfinished and not self.statuses["failed"]
 
+    def by_kind(self) -> dict[str, dict[str, int]]:
+        """Of each kind of command, in alphabetical order, how often it had which outcome."""
+        kinds: dict[str, dict[str, int]] = {}
+        for (kind, outcome), count in sorted(self.kinds.items()):
+            kinds.setdefault(kind, {})[outcome] = count
+        return kinds
+
     def as_json(self) -> dict[str, Any]:
         return {
             "submitted": self.submitted,
@@ -121,6 +133,7 @@ class Tally:
             "latency_ms": {"acceptance": self.to_acceptance.summary_ms(), "result": self.to_result.summary_ms()},
             "outcomes": dict(self.statuses),
             "rejections": dict(self.rejections),
+            "kinds": self.by_kind(),
             "problems": dict(self.problems),
             "repeats": dict(self.repeats),
             "unforeseen": dict(self.unforeseen),

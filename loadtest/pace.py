@@ -23,7 +23,10 @@ TICK_SECONDS = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One submission: its JSON, what keeps order with it, and the outcome that the sender's own model foresees."""
+    """One submission: its JSON, what keeps order with it, and the outcome that the sender's own model foresees.
+
+    Several foreseen outcomes are separated by |.
+    """
 
     body: bytes
     chain: str

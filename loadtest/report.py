@@ -13,6 +13,8 @@ from rich.text import Text
 
 from loadtest.measure import Tally
 from loadtest.stack import Verdict
+from loadtest.tables import MODULES, Tables
+from loadtest.workload import TON
 
 REFRESH_SECONDS = 0.25
 PLAIN_LINE_SECONDS = 2.0
@@ -136,6 +138,35 @@ def print_tally(console: Console, title: str, tally: Tally) -> None:
         if latency:
             latencies.add_row(f"to {name}", *(f"{value:,.1f}" for value in latency.values()))
     console.print(latencies)
+
+
+def print_kinds(console: Console, tally: Tally) -> None:
+    """Outcomes by kind of command."""
+    table = Table(title="by kind", title_justify="left", title_style="bold")
+    table.add_column("")
+    table.add_column("succeeded", justify="right")
+    table.add_column("refused as")
+    for kind, outcomes in tally.by_kind().items():
+        refused = [f"{code} {count:,}" for code, count in outcomes.items() if code != "succeeded"]
+        table.add_row(kind, f"{outcomes.get('succeeded', 0):,}", Text(", ".join(refused), style="yellow"))
+    console.print(table)
+
+
+def print_tables(console: Console, tables: Tables) -> None:
+    """What came of each module, and our own proof."""
+    table = Table(title="what came of it", title_justify="left", title_style="bold")
+    table.add_column("")
+    table.add_column("", justify="right", style="green")
+    table.add_column("TON", justify="right")
+    table.add_column("others")
+    for module, aim in MODULES.items():
+        states = dict(tables.came.get(module, {}))
+        count, nano = states.pop(aim, (0, None))
+        others = ", ".join(f"{count:,} {state}" for state, (count, _) in states.items())
+        if count or others:
+            table.add_row(module, f"{count:,} {aim}", "" if nano is None else f"{nano // TON:,}", others)
+    console.print(table)
+    print_checks(console, "proof from the tables", [(*check, check[1] == check[2]) for check in tables.checks])
 
 
 def print_verdict(console: Console, verdict: Verdict) -> None:

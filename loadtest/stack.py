@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from loadtest.client import Client, Unreachable
 
@@ -41,8 +42,11 @@ class Verdict:
 
 
 @asynccontextmanager
-async def target(url: str | None, key: str | None, data_dir: Path) -> AsyncIterator[Target]:
-    """The installation that is named or running on `data_dir`, else one of our own. Raises StackFailed."""
+async def target(
+    url: str | None, key: str | None, data_dir: Path, settings: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[Target]:
+    """The installation that is named or running on `data_dir`, else one of our own with these settings, unless the
+    environment has others. Raises StackFailed."""
     known = _stack_file(data_dir)
     servers = {name: os.environ.get(name) or known.get(name, "") for name in SERVERS}
     servers = {name: value for name, value in servers.items() if value}
@@ -59,12 +63,12 @@ async def target(url: str | None, key: str | None, data_dir: Path) -> AsyncItera
         if url:
             message = f"nothing answers at {url}"
             raise StackFailed(message)
-    async with own_stack() as stack:
+    async with own_stack(settings=settings) as stack:
         yield stack
 
 
 @asynccontextmanager
-async def own_stack(workers: int = 2) -> AsyncIterator[Target]:
+async def own_stack(workers: int = 2, settings: Mapping[str, str] = MappingProxyType({})) -> AsyncIterator[Target]:
     """`souk up` with embedded servers in a directory of its own, both gone afterwards. Raises StackFailed."""
     with tempfile.TemporaryDirectory(prefix="souk-load-", ignore_cleanup_errors=True) as directory:
         data_dir = Path(directory)
@@ -75,7 +79,7 @@ async def own_stack(workers: int = 2) -> AsyncIterator[Target]:
                 *("--port", "0", "--workers", str(workers)),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
-                env={name: value for name, value in os.environ.items() if name not in (*SERVERS, "SOUK_URL")},
+                env={**settings, **{name: os.environ[name] for name in os.environ.keys() - {*SERVERS, "SOUK_URL"}}},
             )
         drain: asyncio.Task[None] | None = None
         try:

@@ -17,7 +17,7 @@ def marketplace(seed: int = 1, *, users: int = 20, items: int = 30, skew: float 
 
 
 def trades(market: Marketplace, count: int) -> list[tuple[dict[str, Any], str]]:
-    return [(json.loads(command.body), command.foreseen) for command in islice(market.trades(), count)]
+    return [(json.loads(command.body), command.foreseen) for command in islice(market.commands(), count)]
 
 
 class Rules:
@@ -113,7 +113,7 @@ def test_skew_makes_some_items_hot() -> None:
 
 
 def test_commands_of_an_item_form_a_chain() -> None:
-    for command in islice(marketplace().trades(), 200):
+    for command in islice(marketplace().commands(), 200):
         assert command.chain == f"nft:{json.loads(command.body)['payload']['nft_id']}"
 
 
