@@ -80,7 +80,6 @@ class Create(ItemCommand, kind="auctions.create", sent_by=USER):
         require_within("duration_seconds", self.duration_seconds, shortest, longest)
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
-        yield Need(Auction, envelope.id)
         yield Need(Nft, self.nft_id)
         yield from touch_detach(book, self.nft_id)
 
@@ -166,7 +165,6 @@ class PlaceBid(_AuctionCommand, kind="auctions.place_bid", sent_by=USER):
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield from super().touches(book, envelope)
-        yield Need(Bid, envelope.id)
         yield from _touch_leader(book, self.auction_id)
         if envelope.actor is not None:
             yield Need(Account, envelope.actor)

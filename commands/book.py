@@ -221,7 +221,7 @@ class Book:
         try:
             return cast("D | None", self._current[document, key])
         except KeyError:
-            if key == self.command_id:
+            if self.command_id in (key if isinstance(key, tuple) else (key,)):
                 return None
             raise NotLoaded(STORED[document].table, key) from None
 
@@ -242,10 +242,13 @@ class Book:
         return [] if self.lacks(Need(document, value, column)) else self.find(document, column, value)
 
     def put(self, row: Row) -> None:
-        """Store a new document, or a new version of one."""
+        """Store a new document, or a new version of one. What has this command's id is new without being looked for."""
         document = type(row)
         key = STORED[document].key_of(row)
         place = (document, key)
+        if key == self.command_id:
+            self._loaded.setdefault(place, None)
+            self._current.setdefault(place, None)
         self._undo.append((place, self.get(document, key)))
         self._current[place] = row
         for column in STORED[document].indexes:

@@ -122,7 +122,6 @@ class Create(ItemCommand, kind="offers.create", sent_by=USER):
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield Need(Nft, self.nft_id)
-        yield Need(Offer, envelope.id)
         if envelope.actor is not None:
             yield Need(Account, envelope.actor)
         if book.peek(Nft, self.nft_id) is not None:
