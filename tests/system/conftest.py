@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
 
 from tests.installation import Installer
 from tests.system.marketplace import Marketplace
@@ -14,6 +16,13 @@ from tests.system.site import Site, site_of
 from tests.system.upstack import SMALL, Up
 
 LEASE_SECONDS = 1.0
+IMPATIENT = {
+    "gateway_timeout_seconds": 1.0,
+    "gateway_backoff_seconds": 0.1,
+    "gateway_backoff_max_seconds": 0.2,
+    "secret_key": SecretStr(Fernet.generate_key().decode()),
+}
+"""Couriers who look again soon."""
 BATCH_MAX = 60  # small, so that a fault finds the load half done
 
 
@@ -27,7 +36,7 @@ async def site(installer: Installer, tmp_path: Path) -> AsyncIterator[Site]:
 @pytest.fixture(scope="session")
 async def marketplace(installer: Installer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Marketplace]:
     """One for all, with two workers."""
-    settings = await installer.install(partitions=8, lease_seconds=LEASE_SECONDS)
+    settings = await installer.install(partitions=8, lease_seconds=LEASE_SECONDS, **IMPATIENT)
     async with site_of(settings, tmp_path_factory.mktemp("marketplace") / "logs") as site:
         for _ in range(2):
             site.start_worker()

@@ -5,7 +5,7 @@ timers and its commands into the past.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -19,11 +19,13 @@ from commands.users import memo_of
 from storage.database import Connection
 from storage.keys import Role, create_key
 from tests.deadline import eventually
-from tests.market import TON, WALLET, gift, register
+from tests.market import TON, deposit, gift, receive, register, set_price
 from tests.system.site import Site
 
 NOWHERE = "01900000-0000-7000-8000-000000000000"
 """The id of no document."""
+ANY = [{"collection": "Plush Pepe", "backdrop": None}]
+"""Requirements that any item of these tests meets."""
 FIRST_ID = 1_000
 Receipt = dict[str, Any]
 
@@ -118,37 +120,51 @@ class Marketplace:
         users = [self.new_id() for _ in range(number)]
         await self.site.succeed([register(user) for user in users])
         if balance_nano:
-            await asyncio.gather(*(self.deposit(user, balance_nano) for user in users))
+            await self.site.succeed([deposit(memo_of(user), balance_nano, self.new_id()) for user in users])
         return users
 
     async def person(self, balance_nano: int = 10 * TON) -> int:
         [user] = await self.people(1, balance_nano)
         return user
 
-    async def deposit(self, user: int, amount_nano: int, **changes: Any) -> Receipt:
-        number = self.new_id()
-        facts = {"wallet": WALLET, "logical_time": number, "hash": f"{number:064x}", "memo": memo_of(user)}
-        return await self.do("market.deposit", **facts | {"amount_nano": amount_nano} | changes)
-
-    async def items(self, owner: int, number: int, price_nano: int | None = None, **traits: Any) -> list[int]:
-        """New items of the owner, listed when there is a price."""
-        return list(await asyncio.gather(*(self.item(owner, price_nano, **traits) for _ in range(number))))
+    async def items(self, owners: Sequence[int], price_nano: int | None = None, **traits: Any) -> list[int]:
+        """A new item of each owner, listed when there is a price."""
+        items = [self.new_id() for _ in owners]
+        await self.site.succeed([receive(item, owner, **traits) for item, owner in zip(items, owners, strict=True)])
+        if price_nano is not None:
+            await self.site.succeed(
+                [set_price(owner, item, price_nano) for item, owner in zip(items, owners, strict=True)]
+            )
+        return items
 
     async def item(self, owner: int, price_nano: int | None = None, **traits: Any) -> int:
-        nft_id = self.new_id()
-        await self.do(
-            "nft.receive",
-            nft_id=nft_id,
-            gift=gift(nft_id, **traits),
-            sender_id=owner,
-            message_ref=f"message-{nft_id}",
-        )
-        if price_nano is not None:
-            await self.do("nft.set_price", owner, nft_id=nft_id, price_nano=price_nano)
-        return nft_id
+        [item] = await self.items([owner], price_nano, **traits)
+        return item
 
-    async def presale(self, seller: int, gift_id: int, price_nano: int | None = None, days: float = 10) -> str:
-        """The id of a new presale of a gift that can be moved after so many days, listed when there is a price."""
+    async def auction(self, seller: int, item: int, start_nano: int = TON, **facts: Any) -> dict[str, Any]:
+        """What names a new auction of the item."""
+        opened = await self.do("auctions.create", seller, nft_id=item, start_nano=start_nano, **facts)
+        return {"nft_id": item, "auction_id": opened["id"]}
+
+    async def offer(self, author: int, item: int, price_nano: int) -> dict[str, Any]:
+        """What names a new offer on the item."""
+        made = await self.do("offers.create", author, nft_id=item, price_nano=price_nano)
+        return {"nft_id": item, "offer_id": made["id"]}
+
+    async def trade(self, owner: int, items: Sequence[int], **facts: Any) -> dict[str, Any]:
+        """What names a new trade of the items for any item."""
+        opened = await self.do("trades.create", owner, nft_ids=list(items), **{"requirements": ANY} | facts)
+        return {"trade_id": opened["id"]}
+
+    async def proposal(self, author: int, trade: Mapping[str, Any], items: Sequence[int]) -> dict[str, Any]:
+        """What names a new proposal of the items."""
+        made = await self.do("trades.propose", author, **trade, nft_ids=list(items))
+        return {**trade, "proposal_id": made["id"]}
+
+    async def presale(
+        self, seller: int, gift_id: int, price_nano: int | None = None, days: float = 10
+    ) -> dict[str, Any]:
+        """What names a new presale of a gift that can be moved after so many days, listed when there is a price."""
         transferable_at = datetime.now(UTC) + timedelta(days=days)
         receipt = await self.do(
             "presale.register",
@@ -157,9 +173,9 @@ class Marketplace:
             seller_id=seller,
             transferable_at=transferable_at.isoformat(),
         )
-        presale: str = receipt["id"]
+        presale = {"gift_id": gift_id, "presale_id": receipt["id"]}
         if price_nano is not None:
-            await self.do("presale.set_price", seller, gift_id=gift_id, presale_id=presale, price_nano=price_nano)
+            await self.do("presale.set_price", seller, **presale, price_nano=price_nano)
         return presale
 
     # -- what there is to see

@@ -13,17 +13,19 @@ async def gift_id(marketplace: Marketplace) -> int:
 
 async def test_get_presales_200(marketplace: Marketplace, me: int, other: int, gift_id: int) -> None:
     presale = await marketplace.presale(other, gift_id, 2 * TON)
-    assert presale in [found["presale_id"] for found in await marketplace.read_list(me, "/presales")]
+    assert presale["presale_id"] in [found["presale_id"] for found in await marketplace.read_list(me, "/presales")]
 
 
 async def test_get_my_presales_200(marketplace: Marketplace, me: int, gift_id: int) -> None:
     assert await marketplace.read_list(me, "/presales/mine") == []
     presale = await marketplace.presale(me, gift_id)
-    assert [found["presale_id"] for found in await marketplace.read_list(me, "/presales/mine")] == [presale]
+    assert [found["presale_id"] for found in await marketplace.read_list(me, "/presales/mine")] == [
+        presale["presale_id"]
+    ]
 
 
 async def test_set_price_insufficient_balance(marketplace: Marketplace, poor: int, gift_id: int) -> None:
-    named = {"gift_id": gift_id, "presale_id": await marketplace.presale(poor, gift_id)}
+    named = await marketplace.presale(poor, gift_id)
     rejection = await marketplace.refused(
         "INSUFFICIENT_BALANCE", "presale.set_price", poor, **named, price_nano=100 * TON
     )
@@ -33,7 +35,7 @@ async def test_set_price_insufficient_balance(marketplace: Marketplace, poor: in
 
 
 async def test_delete_presale_200(marketplace: Marketplace, me: int, gift_id: int) -> None:
-    named = {"gift_id": gift_id, "presale_id": await marketplace.presale(me, gift_id, 5 * TON)}
+    named = await marketplace.presale(me, gift_id, 5 * TON)
     assert await marketplace.balance(me) == (9 * TON, TON)
     receipt = await marketplace.do("presale.delete", me, **named)
     assert receipt["result"]["released_nano"] == TON

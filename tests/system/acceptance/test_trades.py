@@ -1,22 +1,21 @@
 """Trades: items for items."""
 
+from typing import Any
+
 import pytest
 
 from tests.market import TON
-from tests.system.marketplace import NOWHERE, Marketplace
-
-ANY = [{"collection": "Plush Pepe", "backdrop": None}]
+from tests.system.marketplace import ANY, NOWHERE, Marketplace
 
 
-async def open_trade(marketplace: Marketplace, owner: int, **facts: object) -> str:
-    item = await marketplace.item(owner)
-    trade: str = (await marketplace.do("trades.create", owner, nft_ids=[item], requirements=ANY, **facts))["id"]
+async def open_trade(marketplace: Marketplace, owner: int, **facts: Any) -> str:
+    trade: str = (await marketplace.trade(owner, [await marketplace.item(owner)], **facts))["trade_id"]
     return trade
 
 
 async def open_proposal(marketplace: Marketplace, author: int, trade: str) -> str:
-    item = await marketplace.item(author)
-    proposal: str = (await marketplace.do("trades.propose", author, trade_id=trade, nft_ids=[item]))["id"]
+    named = await marketplace.proposal(author, {"trade_id": trade}, [await marketplace.item(author)])
+    proposal: str = named["proposal_id"]
     return proposal
 
 
