@@ -89,6 +89,7 @@ telegram_accounts = Table(
     Index("telegram_accounts_telegram_idx", "telegram_id", unique=True, postgresql_where=text("state = 'connected'")),
     Index("telegram_accounts_name_idx", "user_id", "name", unique=True, postgresql_where=text("state = 'connected'")),
     Index("telegram_accounts_open_phone_idx", "phone", postgresql_where=OPEN),
+    Index("telegram_accounts_open_telegram_idx", "telegram_id", postgresql_where=OPEN),
     Index("telegram_accounts_user_idx", "user_id", "opened_at", "id"),
 )
 

@@ -353,6 +353,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("closed_at IS NULL"),
     )
     op.create_index(
+        "telegram_accounts_open_telegram_idx",
+        "telegram_accounts",
+        ["telegram_id"],
+        unique=False,
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
+    op.create_index(
         "telegram_accounts_phone_idx",
         "telegram_accounts",
         ["phone"],
@@ -994,6 +1001,11 @@ def downgrade() -> None:
     )
     op.drop_index(
         "telegram_accounts_phone_idx", table_name="telegram_accounts", postgresql_where=sa.text("state = 'connected'")
+    )
+    op.drop_index(
+        "telegram_accounts_open_telegram_idx",
+        table_name="telegram_accounts",
+        postgresql_where=sa.text("closed_at IS NULL"),
     )
     op.drop_index(
         "telegram_accounts_open_phone_idx",
