@@ -13,6 +13,7 @@ from loadtest.baseline import PgbenchFailed
 from loadtest.client import Unreachable
 from loadtest.compare import ComparePlan, Untrue, compare
 from loadtest.history import BadHistory
+from loadtest.locks import compare_locks
 from loadtest.mix import Mix
 from loadtest.populate import SetupFailed
 from loadtest.replay import replay
@@ -103,6 +104,20 @@ def compare_command(
     async def on_own_stack(console: Console) -> RunResult:
         async with own_stack(workers) as stack:
             return await compare(stack, plan, console)
+
+    _finish(on_own_stack, json_file)
+
+
+@app.command("locks")
+def locks_command(
+    json_file: Json = None,
+    rounds: Annotated[int, typer.Option(min=1, max=50, help="Of each lock, in turns.")] = 5,
+) -> None:
+    """Souk's lock beside redis-py's, on a Redis of its own."""
+
+    async def on_own_stack(console: Console) -> RunResult:
+        async with own_stack(1) as stack:
+            return await compare_locks(stack, rounds, console)
 
     _finish(on_own_stack, json_file)
 
