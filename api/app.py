@@ -73,7 +73,7 @@ def make_app(settings: Settings) -> Starlette:
             Route("/v1/commands", results.many),
             Route("/v1/commands/batch", submit.many, methods=["POST"]),
             Route("/v1/commands/{id}", results.one),
-            *Views(engine, keyring).routes,
+            *Views(settings, engine, keyring).routes,
         ],
         exception_handlers={HTTPException: answer_http_error, Exception: answer_problem}
         | dict.fromkeys(EXPECTED, answer_problem),

@@ -87,4 +87,4 @@ def reader(credential: Credential, actor: str | None) -> int:
         raise Problem(403, "forbidden", "A feed's key reads no user's things.")
     if actor is None:
         raise Invalid(("actor", "name the user"))
-    return integer(actor, "actor", 1, BIGINT_MAX)
+    return integer("actor", actor, 1, BIGINT_MAX)

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, String, Text, cast, select
+from sqlalchemy import Select, Text, cast, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import Request
 from starlette.responses import Response
@@ -59,18 +59,19 @@ class Results:
         """GET /v1/commands: one's own, newest first."""
         credential = await self._keyring.authenticate(request)
         page = Page(
-            select=_visible(credential),
-            id_column=commands.c.id,
+            rows=_visible(credential),
+            show=None,
+            ids=(commands.c.id,),
             sorts={"id": commands.c.id},
             default="-id",
             shape=lambda row: Receipt(
                 **{name: row[name] for name in _FIELDS} | {"status": Status(row["status"])}
             ).as_json(),
             filters={
-                "status": _one_of_statuses,
+                "status": one_of(commands.c.status, list(Status)),
                 "kind": one_of(commands.c.kind),
                 "asset": one_of(commands.c.asset),
-                "actor": one_of_integers(commands.c.actor, "actor"),
+                "actor": one_of_integers(commands.c.actor),
             },
         )
         async with self._engine.connect() as connection:
@@ -99,9 +100,3 @@ def _visible(credential: Credential) -> Select[Any]:
         case Role.FEED:
             system = [kind for kind, command in KINDS.items() if Sender.SYSTEM in command.sent_by & SYSTEM]
             return _RECEIPTS.where(commands.c.actor.is_(None), commands.c.kind.in_(system))
-
-
-def _one_of_statuses(values: list[str]) -> Any:
-    if any(value not in set(Status) for value in values):
-        raise Invalid(("status", f"must be one of {', '.join(Status)}"))
-    return cast(commands.c.status, String).in_(values)

@@ -4,8 +4,9 @@ Documents and records of `commands` have a table of the same name whose columns 
 together.
 """
 
-from storage.tables.base import metadata
+from storage.tables.base import HOLDS, Moment, metadata
 from storage.tables.exchange import (
+    HOUR,
     auctions,
     bids,
     floor_points,
@@ -34,6 +35,9 @@ from storage.tables.records import deal_items, deals, events
 from storage.tables.sandbox import sandbox_effects, sandbox_faults
 
 __all__ = [
+    "HOLDS",
+    "HOUR",
+    "Moment",
     "account_channels",
     "account_gifts",
     "accounts",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Column, DateTime, MetaData, text
+from sqlalchemy import BigInteger, Column, DateTime, MetaData, Text, column, table, text
 from sqlalchemy.types import UserDefinedType
 
 metadata = MetaData(
@@ -18,6 +18,11 @@ metadata = MetaData(
 Moment = DateTime(timezone=True)
 # What the view `holds` shows; its definition is in the migrations.
 HOLDING = text("held_nano > 0")
+HOLDS = table(
+    "holds",
+    *(column(name, Text) for name in ("document_kind", "document_id")),
+    *(column(name, BigInteger) for name in ("user_id", "amount_nano")),
+)
 # Rows that are updated all the time find room for the new version on their own page.
 HOT = {"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.05}
 

@@ -55,7 +55,7 @@ async def test_listings_are_what_is_on_sale_and_tell_nothing_of_who_sells(market
     listed = await pages(market.operator, "/v1/listings", limit=100)
     assert set(ids(listed)) == set(LISTED)
     assert {item["state"] for item in listed} == {"listed"}
-    assert listed[0].keys() == {"nft_id", "gift", "state", "price_nano", "received_at"}
+    assert listed[0].keys() == {"nft_id", "gift", "state", "price_nano", "promoted_until", "received_at"}
     assert not {key for item in listed for key in (*item, *item["gift"])} & {"owner_id", "user_id", "seller_id"}
 
 

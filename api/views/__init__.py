@@ -1,0 +1,116 @@
+"""The reads, declared in one table: each list is a Page, each single thing a select.
+
+A read changes nothing and calls nothing outside. What is not the caller's is not there.
+"""
+
+from hashlib import blake2b
+from typing import Any
+
+from pydantic_core import to_json
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api.auth import Keyring, reader
+from api.problems import Problem
+from api.views import exchange, market, mine, ops, outside, swaps
+from api.views.reads import Asked, Audience, View, one, page
+from storage.keys import Credential, Role
+from storage.settings import Settings
+
+_ALL, _MINE, _OPERATORS = Audience.ALL, Audience.MINE, Audience.OPERATORS
+
+READS: tuple[tuple[str, Audience, View], ...] = (
+    ("/listings", _ALL, page(market.LISTINGS)),
+    ("/nfts/{nft_id}", _ALL, one(market.nft)),
+    ("/gifts/{gift_id}", _ALL, one(market.gift)),
+    ("/gifts/{gift_id}/deals", _ALL, page(market.deals_of_gift)),
+    ("/collections", _ALL, page(market.COLLECTIONS)),
+    ("/models", _ALL, page(market.MODELS)),
+    ("/patterns", _ALL, page(market.PATTERNS)),
+    ("/backdrops", _ALL, page(market.BACKDROPS)),
+    ("/floor", _ALL, market.floor),
+    ("/charts", _ALL, market.charts),
+    ("/integrations", _ALL, market.integrations),
+    ("/settings", _ALL, market.settings),
+    ("/users/me", _MINE, one(mine.user)),
+    ("/users/me/topup", _MINE, mine.topup),
+    ("/users/me/nfts", _MINE, page(mine.items)),
+    ("/users/me/ledger", _MINE, page(mine.ledger)),
+    ("/users/me/holds", _MINE, page(mine.my_holds)),
+    ("/users/me/deposits", _MINE, page(mine.my_deposits)),
+    ("/users/me/withdrawals", _MINE, page(mine.my_withdrawals)),
+    ("/users/me/transactions", _MINE, page(mine.my_transactions)),
+    ("/users/me/deals", _MINE, page(mine.my_deals(*mine.DEAL_SOURCES))),
+    ("/users/me/returns", _MINE, page(mine.my_returns)),
+    ("/accounts", _MINE, page(outside.my_accounts)),
+    ("/accounts/gifts", _MINE, page(outside.gifts_of_accounts)),
+    ("/accounts/{id}", _MINE, one(outside.account)),
+    ("/accounts/{id}/channels", _MINE, page(outside.channels_of_account)),
+    ("/offers", _MINE, page(exchange.my_offers)),
+    ("/offers/{id}", _MINE, one(exchange.offer)),
+    ("/presales", _ALL, page(exchange.PRESALES)),
+    ("/presales/mine", _MINE, page(exchange.my_presales)),
+    ("/presales/{id}", _ALL, one(exchange.presale)),
+    ("/auctions", _ALL, page(exchange.AUCTIONS)),
+    ("/auctions/mine", _MINE, page(exchange.my_auctions)),
+    ("/auctions/deals", _MINE, page(mine.my_deals("auction"))),
+    ("/auctions/{id}", _ALL, one(exchange.auction)),
+    ("/auctions/{id}/bids", _ALL, page(exchange.auction_bids)),
+    ("/trades", _ALL, page(swaps.public_trades)),
+    ("/trades/mine", _MINE, page(swaps.my_trades)),
+    ("/trades/personal", _MINE, page(swaps.personal_trades)),
+    ("/trades/deals", _MINE, page(mine.my_swaps)),
+    ("/trades/{id}", _ALL, one(swaps.trade, "proposal_id")),
+    ("/proposals", _MINE, page(swaps.my_proposals)),
+    ("/channels", _ALL, page(outside.CHANNELS)),
+    ("/channels/mine", _MINE, page(outside.my_channels)),
+    ("/channels/purchases", _MINE, page(outside.my_purchases)),
+    ("/channels/deals", _MINE, page(mine.my_deals("channel"))),
+    ("/channels/{id}", _ALL, one(outside.channel)),
+    ("/ops/deposits", _OPERATORS, page(ops.DEPOSITS)),
+    ("/ops/requests", _OPERATORS, page(ops.REQUESTS)),
+    ("/ops/ledger", _OPERATORS, ops.ledger),
+)
+"""Path under /v1, who may ask, and the view; of two that match, the first."""
+
+
+class Views:
+    """The routes of the reads."""
+
+    def __init__(self, settings: Settings, engine: AsyncEngine, keyring: Keyring) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._keyring = keyring
+        self.routes = [Route(f"/v1{path}", self._route(audience, view)) for path, audience, view in READS]
+
+    def _route(self, audience: Audience, view: View) -> Any:
+        async def answer(request: Request) -> Response:
+            credential = await self._keyring.authenticate(request)
+            user_id = _whose(audience, credential, request.query_params.get("actor"))
+            asked = Asked(user_id, request.path_params, request.query_params, self._settings)
+            async with self._engine.connect() as connection:
+                content = to_json(await view(connection, asked))
+            return _unless_known(request, content)
+
+        return answer
+
+
+def _whose(audience: Audience, credential: Credential, actor: str | None) -> int | None:
+    """Whose private things the answer may show. Raises Problem 403, and Invalid when a user has to be named."""
+    if audience is Audience.OPERATORS and credential.role is not Role.OPERATOR:
+        raise Problem(403, "forbidden", "Only operators may read this.")
+    if audience is not Audience.MINE and (credential.role is Role.FEED or (actor is None and not credential.user_id)):
+        return None
+    return reader(credential, actor)
+
+
+def _unless_known(request: Request, content: bytes) -> Response:
+    """The content under its entity tag, or 304 when the client has just that."""
+    tag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Authorization"}
+    known = {known.strip().removeprefix("W/") for known in request.headers.get("if-none-match", "").split(",")}
+    if tag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type="application/json")
