@@ -1,9 +1,10 @@
 """What a person sees: live progress on a terminal (plain lines elsewhere), and the table at the end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from time import monotonic
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,6 +21,7 @@ REFRESH_SECONDS = 0.25
 PLAIN_LINE_SECONDS = 2.0
 RECENT = 2_000
 """Latencies shown while it runs are of so many latest results."""
+OFF_SCRIPT_SHOWN = 5
 BARS = " ▁▂▃▄▅▆▇█"
 HISTORY = 60
 
@@ -150,6 +152,14 @@ def print_kinds(console: Console, tally: Tally) -> None:
         refused = [f"{code} {count:,}" for code, count in outcomes.items() if code != "succeeded"]
         table.add_row(kind, f"{outcomes.get('succeeded', 0):,}", Text(", ".join(refused), style="yellow"))
     console.print(table)
+
+
+def print_stories(console: Console, stories: Mapping[str, Any]) -> None:
+    """`stories` is Stage.as_json()."""
+    told, under_way = sum(stories["told"].values()), stories["under_way"]
+    console.print(f"{told:,} stories of {len(stories['told'])} kinds told, {under_way:,} under way", highlight=False)
+    for what in stories["off_script"][:OFF_SCRIPT_SHOWN]:
+        console.print(f"not foreseen: {what}", style="yellow", markup=False, highlight=False)
 
 
 def print_tables(console: Console, tables: Tables) -> None:

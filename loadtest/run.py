@@ -16,7 +16,7 @@ from loadtest.measure import Tally
 from loadtest.mix import Mix, weights
 from loadtest.pace import Command, closed_loop, first, open_loop
 from loadtest.populate import populate
-from loadtest.report import print_kinds, print_tables, print_tally, print_verdict, watching
+from loadtest.report import print_kinds, print_stories, print_tables, print_tally, print_verdict, watching
 from loadtest.stack import Target, audit
 from loadtest.stories.stage import LOOKS_AT_ONCE, Stage
 from loadtest.submit import Submitter
@@ -60,6 +60,10 @@ class Workload(Protocol):
 
     def owners(self) -> Mapping[int, int]:
         """By item, as far as the answers tell."""
+        ...
+
+    def as_json(self) -> dict[str, Any]:
+        """What there is to say about the stories, if it tells any."""
         ...
 
 
@@ -117,6 +121,9 @@ async def _judged(
     target: Target, plan: Plan, console: Console, tally: Tally, base: int, workload: Workload
 ) -> RunResult:
     figures: dict[str, Any] = {"plan": asdict(plan), "url": target.url, **tally.as_json()}
+    if stories := workload.as_json():
+        figures["stories"] = stories
+        print_stories(console, stories)
     agreed = True
     if "SOUK_DATABASE_URL" in target.environment:
         tables = await read(target.environment["SOUK_DATABASE_URL"], base, workload.owners())

@@ -12,7 +12,7 @@ again.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -78,6 +78,7 @@ class Scene:
         self.now = opened + timedelta(milliseconds=number)
         """For what reports a time: a little later in each story, and never in the server's future."""
         self.items: list[Item] = []
+        self.plot: Plot
         self.story: Story
         self.awaited = 0
         self.receipts: list[Receipt] = []
@@ -237,9 +238,11 @@ class Stage:
         self._ready: deque[Command] = deque()
         self._resting: list[_Waiting] = []
         self._looking: list[_Waiting] = []
-        self.begun = 0
-        self.ended = 0
+        self._begun = 0
+        self.ended: Counter[Plot] = Counter()
+        """How many stories were told to their end."""
         self.off_script: list[str] = []
+        """What was not foreseen."""
 
     def commands(self) -> Iterator[Command]:
         """What goes on goes before what begins."""
@@ -255,7 +258,7 @@ class Stage:
         if not isinstance(scene, Scene):
             return
         if outcome_of(dict(receipt)) not in command.foreseen.split("|"):
-            self._off_script(scene, f"{outcome_of(dict(receipt))} instead of {command.foreseen}: {command.body!r}")
+            self._abandon(scene, f"{outcome_of(dict(receipt))} instead of {command.foreseen}: {command.body!r}")
             return
         scene.receipts.append(receipt)
         scene.awaited -= 1
@@ -266,6 +269,12 @@ class Stage:
     def owners(self) -> Mapping[int, int]:
         """By item, as the receipts tell, of those that no story is about."""
         return {item.nft_id: item.owner_id for item in self._market.items if not item.taken}
+
+    def as_json(self) -> dict[str, Any]:
+        """How many stories were told to their end, by their names; how many were not; what was not foreseen."""
+        told = {f"{plot.__module__.rpartition('.')[2]}.{plot.__name__}": count for plot, count in self.ended.items()}
+        under_way = self._begun - self.ended.total() - len(self.off_script)
+        return {"told": dict(sorted(told.items())), "under_way": under_way, "off_script": self.off_script}
 
     async def attend(self, client: Client) -> None:
         """Does the looking that stories wait for, until cancelled."""
@@ -294,7 +303,7 @@ class Stage:
         if shown is not None:
             self._go_on(waiting.scene, shown)
         elif now - waiting.since > LOOK_PATIENCE_SECONDS:
-            self._off_script(waiting.scene, f"never seen: {waiting.look}")
+            self._abandon(waiting.scene, f"never seen: {waiting.look}")
         else:
             waiting.at, waiting.pause = now + waiting.pause, min(waiting.pause * 1.5, LOOK_MAX_SECONDS)
             heappush(self._looking, waiting)
@@ -302,20 +311,20 @@ class Stage:
     def _begin(self) -> None:
         scene = Scene(next(self._numbers), self._market, self._terms, self._opened, self._clock)
         [plot] = self._market.chance.choices(self._plots, cum_weights=self._weights)
-        scene.story = plot(scene)
-        self.begun += 1
+        scene.plot, scene.story = plot, plot(scene)
+        self._begun += 1
         self._go_on(scene, None)
 
     def _go_on(self, scene: Scene, came: Any) -> None:
         try:
             step = scene.story.send(came)
         except StopIteration:
-            self.ended += 1
+            self.ended[scene.plot] += 1
             for item in scene.items:
                 item.taken = False
             return
         except OffScript as error:
-            self._off_script(scene, str(error))
+            self._abandon(scene, str(error))
             return
         now = self._clock()
         match step:
@@ -327,7 +336,8 @@ class Stage:
                 scene.awaited = len(commands)
                 self._ready.extend(commands)
 
-    def _off_script(self, scene: Scene, why: str) -> None:
-        scene.awaited = -1
-        scene.story.close()
-        self.off_script.append(why)
+    def _abandon(self, scene: Scene, why: str) -> None:
+        if scene.awaited >= 0:
+            scene.awaited = -1
+            scene.story.close()
+            self.off_script.append(why)
