@@ -64,14 +64,19 @@ def connected(
     return account_id
 
 
-def snapshot(account_id: UUID, user_id: int = OWNER, gifts: tuple[int, ...] = (), **changes: Any) -> Command:
+def in_account(gift_id: int, message_ref: str | None = None) -> dict[str, Any]:
+    """A gift as a snapshot tells of it."""
+    return {"gift": gift(gift_id), "message_ref": message_ref or f"gift {gift_id}"}
+
+
+def snapshot(account_id: UUID, user_id: int = OWNER, **changes: Any) -> Command:
     fields: dict[str, Any] = {
         "user_id": user_id,
         "account_id": account_id,
         "sync_id": NOWHERE,
         "stars": 60,
         "premium": False,
-        "gifts": [{"gift": gift(gift_id), "message_ref": f"gift {gift_id}"} for gift_id in gifts],
+        "gifts": [in_account(7)],
         "channels": [],
     }
     return told("accounts.sync_confirm", **(fields | changes))

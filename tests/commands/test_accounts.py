@@ -535,7 +535,7 @@ def test_leaving_takes_everything_but_what_is_in_custody(world: World) -> None:
     world.item(17, OWNER)
     id_ = connected(world)
     channels = [{"channel_id": "9", "title": "Nine"}]
-    succeed(world, snapshot(id_, gifts=(7, 8), channels=channels))
+    succeed(world, snapshot(id_, channels=channels))
     added(world, id_, 50)
     listed(world, id_, TON, 51)
     other = connected(world, OTHER, ANOTHER_PHONE, telegram_id=778)
