@@ -13,18 +13,14 @@ found and set aside as failed.
 import asyncio
 import logging
 import random
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
-from uuid import UUID
+from collections.abc import Callable, Iterable
 
 import asyncpg
 
-from commands.decide import decide_all
-from commands.outcome import Outcome, Status
 from storage.database import Connection, Line, is_weather
 from storage.settings import Settings
-from storage.unit_of_work import Fenced, UnitOfWork
+from storage.unit_of_work import Fenced
+from workers.batch import Batch, clear, run_batch, run_isolated, run_suspect
 
 logger = logging.getLogger(__name__)
 
@@ -32,84 +28,12 @@ STATEMENT_SECONDS = 30.0
 _BACKOFF_SECONDS = (0.05, 2.0)
 
 
-class Batch(NamedTuple):
-    """What one transaction did: the (partition, id) of the commands it finished, the partitions with more to do, its
-    round trips, and the (partition, id) of commands that it accepted itself."""
-
-    finished: list[tuple[int, UUID]]
-    unfinished: set[int]
-    round_trips: int
-    follow_ups: list[tuple[int, UUID]]
-
-
-async def run_batch(connection: Connection, settings: Settings, fences: Mapping[int, int], commands_max: int) -> Batch:
-    """Execute the next commands of the partitions ({partition: fence}). Raises Fenced, or what the database raises."""
-    limit_each = max(1, commands_max // len(fences))
-    async with UnitOfWork(connection, settings) as work:
-        await work.begin(fences)
-        envelopes, book = await work.claim(list(fences), limit_each)
-        if not envelopes:
-            return Batch([], set(), work.round_trips, [])
-        await work.load(book, envelopes)
-        outcomes, postponed = decide_all(book, envelopes)
-        await work.write(book, outcomes)
-        await work.commit()
-    _log_failures(outcomes)
-    claimed = Counter(envelope.partition for envelope in envelopes)
-    full = {partition for partition, count in claimed.items() if count == limit_each}
-    finished = [(envelope.partition, envelope.id) for envelope in envelopes if envelope.id in outcomes]
-    return Batch(finished, full | postponed, work.round_trips, work.follow_ups)
-
-
-async def run_isolated(
-    connection: Connection, settings: Settings, fences: Mapping[int, int], commands_max: int
-) -> Batch:
-    """The same commands, each in a transaction of its own: the one that the database refuses is set aside."""
-    finished: list[tuple[int, UUID]] = []
-    follow_ups: list[tuple[int, UUID]] = []
-    round_trips = 0
-    for partition, fence in fences.items():
-        for _ in range(max(1, commands_max // len(fences))):
-            try:
-                batch = await run_batch(connection, settings, {partition: fence}, 1)
-            except asyncpg.PostgresError as error:
-                if is_weather(error):
-                    raise
-                batch = await _set_aside(connection, settings, {partition: fence}, error)
-            round_trips += batch.round_trips
-            if not batch.finished:
-                break
-            finished += batch.finished
-            follow_ups += batch.follow_ups
-    return Batch(finished, set(fences), round_trips, follow_ups)
-
-
-async def _set_aside(
-    connection: Connection, settings: Settings, fences: Mapping[int, int], error: asyncpg.PostgresError
-) -> Batch:
-    """The next command of the partition fails with the database's words."""
-    async with UnitOfWork(connection, settings) as work:
-        await work.begin(fences)
-        envelopes, book = await work.claim(list(fences), 1)
-        outcomes = {envelope.id: Outcome(Status.FAILED, error=repr(error)) for envelope in envelopes}
-        if outcomes:
-            await work.write(book, outcomes)
-            await work.commit()
-    _log_failures(outcomes)
-    return Batch([(envelope.partition, envelope.id) for envelope in envelopes], set(), work.round_trips, [])
-
-
-def _log_failures(outcomes: Mapping[UUID, Outcome]) -> None:
-    for outcome in outcomes.values():
-        if outcome.status is Status.FAILED:
-            logger.error("a command is set aside as failed: %s", outcome.error)
-
-
 class Lanes:
     """The lanes of one worker.
 
-    `fences` is what it may drain, kept true by its leases; `finished` is told of what is done; `fenced` is
-    set when a fence no longer holds; `totals` are batches, commands and round trips so far.
+    `fences` is what it may drain and `deaths` how many workers died with some of that, both kept true by its leases;
+    `finished` is told of what is done; `fenced` is set when a fence no longer holds; `totals` are batches, commands and
+    round trips so far.
     """
 
     def __init__(self, settings: Settings, finished: Callable[[Batch], None]) -> None:
@@ -117,10 +41,12 @@ class Lanes:
         self._finished = finished
         self.fenced = asyncio.Event()
         self.fences: dict[int, int] = {}
+        self.deaths: dict[int, int] = {}
         self.totals = (0, 0, 0)
         self._ready: dict[int, None] = {}  # in the order in which they became ready
         self._rung = asyncio.Event()
         self._stopping = False
+        self._passed: dict[int, int] = {}
         self.busy: set[int] = set()
 
     def ring(self, partitions: Iterable[int]) -> None:
@@ -141,14 +67,33 @@ class Lanes:
         self._rung.set()
 
     def _take(self) -> dict[int, int]:
-        """Ready partitions for one batch, and their fences: at most a lane's share, so that the others find some."""
+        """Ready partitions for one batch, and their fences: at most a lane's share, so that the others find some. A
+        suspect one comes alone."""
         share = -(-len(self.fences) // self._settings.lanes)
         free = [partition for partition in self._ready if partition in self.fences and partition not in self.busy]
+        suspects = [partition for partition in free if partition in self.deaths]
+        if suspects:
+            free = suspects[:1]
         taken = {partition: self.fences[partition] for partition in free[:share]}
         for partition in taken:
             del self._ready[partition]
         self.busy |= taken.keys()
         return taken
+
+    async def _run(self, connection: Connection, fences: dict[int, int], *, refused: bool) -> Batch:
+        [partition, *others] = fences
+        if partition not in self.deaths:
+            run = run_isolated if refused else run_batch
+            return await run(connection, self._settings, fences, self._settings.batch_max)
+        assert not others  # noqa: S101 - a suspect comes alone
+        fence = fences[partition]
+        batch, empty = await run_suspect(connection, self._settings, partition, fence, self.deaths[partition])
+        self._passed[partition] = self._passed.get(partition, 0) + len(batch.finished)
+        if empty or self._passed[partition] >= self._settings.batch_max:
+            await clear(connection, partition, fence)
+            self.deaths.pop(partition, None)
+            self._passed.pop(partition, None)
+        return batch
 
     async def run_lane(self, number: int) -> None:
         """One lane, until stopped."""
@@ -162,8 +107,7 @@ class Lanes:
                 await self._rung.wait()
                 continue
             try:
-                run = run_isolated if refused else run_batch
-                batch = await run(await line.connected(), self._settings, fences, self._settings.batch_max)
+                batch = await self._run(await line.connected(), fences, refused=refused)
                 refused, pause = False, _BACKOFF_SECONDS[0]
                 batches, commands, round_trips = self.totals
                 self.totals = batches + 1, commands + len(batch.finished), round_trips + batch.round_trips

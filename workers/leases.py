@@ -27,9 +27,9 @@ ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until, batches = exc
 """
 _ALIVE = "SELECT id FROM workers WHERE alive_until > clock_timestamp() ORDER BY id"
 _BURY = "DELETE FROM workers WHERE alive_until < clock_timestamp() - interval '1 minute'"
-_OWNED = "SELECT id, fence FROM partitions WHERE owner = $1"
+_OWNED = "SELECT id, fence, deaths FROM partitions WHERE owner = $1"
 _TAKE = """
-UPDATE partitions SET owner = $1, fence = fence + 1
+UPDATE partitions SET owner = $1, fence = fence + 1, deaths = deaths + (owner IS NOT NULL)::integer
 WHERE id IN (
     SELECT id FROM partitions
     WHERE owner IS NULL
@@ -100,7 +100,11 @@ class Leases:
         self._adopt(owned)
 
     async def _owned(self, connection: Connection) -> dict[int, int]:
-        return {row["id"]: row["fence"] for row in await connection.fetch(_OWNED, self._worker_id)}
+        rows = await connection.fetch(_OWNED, self._worker_id)
+        for row in rows:
+            if row["deaths"] and self.fences.get(row["id"]) != row["fence"]:  # it comes, and somebody died with it
+                self._lanes.deaths[row["id"]] = row["deaths"]
+        return {row["id"]: row["fence"] for row in rows}
 
     async def _hand_back(self, connection: Connection, owned: dict[int, int], count: int) -> None:
         """Partitions with no batch under way go first; the others at a later tick."""

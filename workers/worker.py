@@ -23,8 +23,9 @@ from storage.database import connect
 from storage.notices import Listener
 from storage.queue import BELLS_CHANNEL, FUNCTION, Queue, connect_redis, deserialize, serialize
 from storage.settings import Settings
+from workers.batch import Batch, run_batch
 from workers.couriers import Couriers
-from workers.lanes import STATEMENT_SECONDS, Batch, Lanes, run_batch
+from workers.lanes import STATEMENT_SECONDS, Lanes
 from workers.leases import Leases
 from workers.sweeper import Sweeper
 from workers.timers import Timers

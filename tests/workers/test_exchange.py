@@ -12,7 +12,7 @@ from storage.journal import Journal
 from storage.settings import Settings
 from tests.journal import accept, statuses
 from tests.market import TON, buy, fund, receive, register, set_price
-from workers.lanes import run_batch
+from workers.batch import run_batch
 
 ALL = dict.fromkeys(range(4), 0)
 SELLER, ANN, BOB = 1, 2, 3

@@ -20,7 +20,8 @@ from storage.unit_of_work import Fenced, UnitOfWork
 from tests.installation import Installer
 from tests.journal import accept, statuses
 from tests.market import TON, buy, fund, receive, register, set_price, transfer
-from workers.lanes import Lanes, run_batch, run_isolated
+from workers.batch import run_batch, run_isolated
+from workers.lanes import Lanes
 
 ALL = dict.fromkeys(range(4), 0)
 SELLER, BUYER = 1, 2

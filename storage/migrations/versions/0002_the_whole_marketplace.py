@@ -876,6 +876,9 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("state = 'listed'"),
     )
+    op.add_column("partitions", sa.Column("deaths", sa.SmallInteger(), server_default="0", nullable=False))
+    op.add_column("partitions", sa.Column("trying", sa.Uuid(), nullable=True))
+    op.add_column("partitions", sa.Column("tries", sa.SmallInteger(), server_default="0", nullable=False))
     for statement in _PROJECTIONS:
         op.execute(statement)
 
@@ -883,6 +886,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     for statement in _UNDONE:
         op.execute(statement)
+    op.drop_column("partitions", "tries")
+    op.drop_column("partitions", "trying")
+    op.drop_column("partitions", "deaths")
     op.drop_index("nfts_listed_price_nano_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
     op.drop_index("nfts_listed_pattern_price_nano_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
     op.drop_index("nfts_listed_num_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))

@@ -1,0 +1,141 @@
+"""A batch: one transaction over the next commands of some partitions, and what to do when that cannot be had.
+
+`run_batch` is the way of all of them. `run_isolated` finds the command whose write the database refuses, which is a bug
+of ours. `run_suspect` drains a partition whose worker died, in case it was one of its commands that killed it.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from commands.decide import decide_all
+from commands.outcome import Outcome, Status
+from storage.database import Connection, is_weather
+from storage.settings import Settings
+from storage.unit_of_work import Fenced, UnitOfWork
+
+logger = logging.getLogger(__name__)
+
+SUSPECT_STEP = 64
+"""Commands of a suspect partition in one turn."""
+ALONE_AFTER_DEATHS = 2
+TRIES_MAX = 3
+
+_NEXT = "SELECT id FROM commands WHERE partition = $1 AND status = 'accepted' ORDER BY seq LIMIT 1"
+_TRY = """
+UPDATE partitions SET trying = $3, tries = CASE WHEN trying = $3 THEN tries + 1 ELSE 1 END
+WHERE id = $1 AND fence = $2 RETURNING tries
+"""
+_CLEAR = "UPDATE partitions SET deaths = 0, trying = NULL, tries = 0 WHERE id = $1 AND fence = $2"
+
+
+class Batch(NamedTuple):
+    """What one transaction did: the (partition, id) of the commands it finished, the partitions with more to do, its
+    round trips, and the (partition, id) of commands that it accepted itself."""
+
+    finished: list[tuple[int, UUID]]
+    unfinished: set[int]
+    round_trips: int
+    follow_ups: list[tuple[int, UUID]]
+
+
+async def run_batch(connection: Connection, settings: Settings, fences: Mapping[int, int], commands_max: int) -> Batch:
+    """Execute the next commands of the partitions ({partition: fence}). Raises Fenced, or what the database raises."""
+    limit_each = max(1, commands_max // len(fences))
+    async with UnitOfWork(connection, settings) as work:
+        await work.begin(fences)
+        envelopes, book = await work.claim(list(fences), limit_each)
+        if not envelopes:
+            return Batch([], set(), work.round_trips, [])
+        await work.load(book, envelopes)
+        outcomes, postponed = decide_all(book, envelopes)
+        await work.write(book, outcomes)
+        await work.commit()
+    _log_failures(outcomes)
+    claimed = Counter(envelope.partition for envelope in envelopes)
+    full = {partition for partition, count in claimed.items() if count == limit_each}
+    finished = [(envelope.partition, envelope.id) for envelope in envelopes if envelope.id in outcomes]
+    return Batch(finished, full | postponed, work.round_trips, work.follow_ups)
+
+
+async def run_isolated(
+    connection: Connection, settings: Settings, fences: Mapping[int, int], commands_max: int
+) -> Batch:
+    """The same commands, each in a transaction of its own: the one that the database refuses is set aside."""
+    finished: list[tuple[int, UUID]] = []
+    follow_ups: list[tuple[int, UUID]] = []
+    round_trips = 0
+    for partition, fence in fences.items():
+        for _ in range(max(1, commands_max // len(fences))):
+            try:
+                batch = await run_batch(connection, settings, {partition: fence}, 1)
+            except asyncpg.PostgresError as error:
+                if is_weather(error):
+                    raise
+                batch = await _set_aside(connection, settings, {partition: fence}, repr(error))
+            round_trips += batch.round_trips
+            if not batch.finished:
+                break
+            finished += batch.finished
+            follow_ups += batch.follow_ups
+    return Batch(finished, set(fences), round_trips, follow_ups)
+
+
+async def run_suspect(
+    connection: Connection, settings: Settings, partition: int, fence: int, deaths: int
+) -> tuple[Batch, bool]:
+    """The next few commands of a partition with which workers died, and whether it is empty, so suspect no more.
+
+    After one death, which says little, in a small batch. After more, each alone and with a note of which it is: the
+    command that is being tried when the third worker dies is set aside as failed, and the partition goes on.
+    """
+    fences = {partition: fence}
+    if deaths < ALONE_AFTER_DEATHS:
+        batch = await run_batch(connection, settings, fences, SUSPECT_STEP)
+        return batch, partition not in batch.unfinished
+    finished: list[tuple[int, UUID]] = []
+    follow_ups: list[tuple[int, UUID]] = []
+    round_trips = 0
+    for _ in range(SUSPECT_STEP):
+        command_id = await connection.fetchval(_NEXT, partition)
+        if command_id is None:
+            return Batch(finished, set(), round_trips, follow_ups), True
+        tries = await connection.fetchval(_TRY, partition, fence, command_id)
+        if tries is None:
+            raise Fenced(partition)
+        if tries > TRIES_MAX:
+            batch = await _set_aside(connection, settings, fences, f"{TRIES_MAX} workers died of it")
+        else:
+            batch = await run_batch(connection, settings, fences, 1)
+        finished += batch.finished
+        follow_ups += batch.follow_ups
+        round_trips += batch.round_trips + 2
+    return Batch(finished, {partition}, round_trips, follow_ups), False
+
+
+async def clear(connection: Connection, partition: int, fence: int) -> None:
+    """The partition is suspect no more."""
+    await connection.execute(_CLEAR, partition, fence)
+
+
+async def _set_aside(connection: Connection, settings: Settings, fences: Mapping[int, int], error: str) -> Batch:
+    """The next command of the partition fails with these words."""
+    async with UnitOfWork(connection, settings) as work:
+        await work.begin(fences)
+        envelopes, book = await work.claim(list(fences), 1)
+        outcomes = {envelope.id: Outcome(Status.FAILED, error=error) for envelope in envelopes}
+        if outcomes:
+            await work.write(book, outcomes)
+            await work.commit()
+    _log_failures(outcomes)
+    return Batch([(envelope.partition, envelope.id) for envelope in envelopes], set(), work.round_trips, [])
+
+
+def _log_failures(outcomes: Mapping[UUID, Outcome]) -> None:
+    for outcome in outcomes.values():
+        if outcome.status is Status.FAILED:
+            logger.error("a command is set aside as failed: %s", outcome.error)
