@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_json
 
 from commands.command import KINDS, Command, Invalid, decode
+from commands.requests import EXPIRED
 
 ANSWER_MAX_BYTES = 4 * 1_048_576
 """Of one answer: the longest, a snapshot of 1,000 gifts and 500 channels, takes a fifth of it."""
@@ -77,7 +78,7 @@ def command_of(answers: str, names: Mapping[str, Any], answer: Answer) -> Comman
         fields = {**answer.fields, **names}
         known = KINDS[kind].model_fields if kind in KINDS else ()
         return decode(kind, to_json({name: value for name, value in fields.items() if name in known}))
-    for reason in (answer.reason, *_REFUSALS):
+    for reason in (None if answer.reason == EXPIRED else answer.reason, *_REFUSALS):
         with suppress(Invalid):
             return decode(f"{answers}_fail", to_json({**names, "reason": reason}))
     raise Invalid(("reason", f"{answers}_fail knows none of them"))

@@ -58,9 +58,9 @@ _CLAIM = """
 WITH due AS (
     SELECT reference, state = 'pending' OR (state = 'never_seen' AND left_over) AS attempt, NOT left_over AS spent
     FROM gateway_requests, LATERAL (
-        SELECT attempts < $2 AND opened_at > clock_timestamp() - make_interval(secs => $3) AS left_over
+        SELECT attempts < $2 AND opened_at > statement_timestamp() - make_interval(secs => $3) AS left_over
     ) AS budget
-    WHERE closed_at IS NULL AND due_at <= clock_timestamp()
+    WHERE closed_at IS NULL AND due_at <= statement_timestamp()
     ORDER BY due_at LIMIT $1 FOR UPDATE OF gateway_requests SKIP LOCKED
 ), claimed AS (
     UPDATE gateway_requests AS request SET

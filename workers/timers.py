@@ -14,12 +14,13 @@ _TURN_SECONDS = 0.25
 _DUE_MAX = 1_000
 _STATEMENT_SECONDS = 10.0
 
-# A command takes its place in the journal when it is accepted, so it gets its number now.
+# A command takes its place in the journal when it is accepted, so it gets its number now. The time of the statement is
+# one for all of it, so the index finds what is due; clock_timestamp() would be compared with every timer there is.
 _PROMOTE = """
 UPDATE commands SET status = 'accepted', accepted_at = clock_timestamp(),
     seq = nextval(pg_get_serial_sequence('commands', 'seq'))
 WHERE id IN (
-    SELECT id FROM commands WHERE status = 'scheduled' AND run_at <= clock_timestamp()
+    SELECT id FROM commands WHERE status = 'scheduled' AND run_at <= statement_timestamp()
     ORDER BY run_at LIMIT $1 FOR UPDATE SKIP LOCKED
 )
 RETURNING partition, id
