@@ -1,5 +1,6 @@
 """A whole Souk on one machine: embedded servers where none are given, API and worker processes, watched over."""
 
+import base64
 import json
 import os
 import secrets
@@ -77,6 +78,8 @@ class Processes:
         self.url = f"http://{host}:{port}"
         self._data_dir = data_dir
         self._environment = os.environ | found.as_environment()
+        if not self._environment.get("SOUK_SECRET_KEY"):
+            self._environment["SOUK_SECRET_KEY"] = secret_key(data_dir)
         self._settings = found.as_environment() | {"SOUK_URL": self.url}
         self._commands = [["api", "--host", host, "--port", str(port)], *(["worker"] for _ in range(workers))]
         self._children: list[subprocess.Popen[bytes]] = []
@@ -141,6 +144,14 @@ class Processes:
 
 def operator_key_file(data_dir: Path) -> Path:
     return data_dir / "operator.key"
+
+
+def secret_key(data_dir: Path) -> str:
+    """What secrets of this data directory are stored under; made at first."""
+    path = data_dir / "secret.key"
+    if not path.exists():
+        write_private(path, base64.urlsafe_b64encode(secrets.token_bytes(32)).decode() + "\n")
+    return path.read_text().strip()
 
 
 def write_private(path: Path, content: str) -> None:
