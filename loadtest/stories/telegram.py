@@ -44,8 +44,12 @@ def gift_sent(scene: Scene) -> Story:
     if account is None:
         return
     user_id = account.user_id
-    gifts = yield from scene.until(f"/v1/accounts/gifts{account.asked}&limit=100", lambda page: page["items"] or None)
-    sent = {"account_id": account.account_id, "gift_id": gifts[0]["gift"]["id"], "receiver_id": scene.rival(user_id)}
+
+    def of_this_account(page: Any) -> Any:
+        return next((each["gift"] for each in page["items"] if each["account_id"] == account.account_id), None)
+
+    gift = yield from scene.until(f"/v1/accounts/gifts{account.asked}&limit=100", of_this_account)
+    sent = {"account_id": account.account_id, "gift_id": gift["id"], "receiver_id": scene.rival(user_id)}
     yield from scene.stray("ACCOUNT_PERMISSION_DENIED", "accounts.send_gift", scene.rival(user_id), **sent)
     yield from scene.act("accounts.send_gift", user_id, **sent)
     scene.market.accounts.append(account)
