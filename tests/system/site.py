@@ -28,6 +28,7 @@ from tests.market import TON, buy, fund, receive, register, set_price
 PROJECT = Path(__file__).parents[2]
 START_SECONDS = 60
 STOP_SECONDS = 20
+CONNECTIONS_MAX = 100
 
 
 class Site:
@@ -42,13 +43,14 @@ class Site:
         self.client = httpx.AsyncClient(timeout=60)
         self.key = ""
         self._connection: Connection | None = None
+        self._looking = asyncio.Lock()
 
     # -- processes
 
-    def start(self, *command: str) -> subprocess.Popen[bytes]:
+    def start(self, *command: str, program: str = "souk") -> subprocess.Popen[bytes]:
         with (self.directory / f"{len(self.processes)}-{command[0]}.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "souk", *command],
+                [sys.executable, "-m", program, *command],
                 cwd=PROJECT,
                 env=os.environ | as_environment(self.settings),
                 stdout=log,
@@ -67,7 +69,10 @@ class Site:
         port = free_port("127.0.0.1")
         process = self.start("api", "--port", str(port))
         self.client = httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {self.key}"}, timeout=60
+            base_url=f"http://127.0.0.1:{port}",
+            headers={"Authorization": f"Bearer {self.key}"},
+            timeout=60,
+            limits=httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX),
         )
 
         async def ready() -> bool:
@@ -97,9 +102,10 @@ class Site:
 
     async def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Each row of a query."""
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(self.settings.database_url.get_secret_value())
-        return [tuple(row) for row in await self._connection.fetch(query)]
+        async with self._looking:
+            if self._connection is None or self._connection.is_closed():
+                self._connection = await asyncpg.connect(self.settings.database_url.get_secret_value())
+            return [tuple(row) for row in await self._connection.fetch(query)]
 
     async def value(self, query: str) -> Any:
         """The first value of a query's first row."""
