@@ -6,16 +6,20 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
+from commands.book import Account
 from commands.command import Command, decode
 from commands.outcome import Code, Outcome, Status
 from commands.requests import GatewayRequest, RequestState
+from commands.telegram import Channel
+from commands.terms import TON
 from tests.commands.world import World, gift
 
-OWNER, OTHER = 1, 2
+OWNER, OTHER, THIRD = 1, 2, 3
 PHONE = "+491701234567"
 NOWHERE = UUID(int=1 << 100)
 CHANNEL = 5_000_000_000_000_000_000
 """Larger than 2^62: as large as an id may be."""
+PRICE = 4 * TON
 
 
 def told(kind: str, **payload: Any) -> Command:
@@ -141,3 +145,60 @@ def refuse(
 def events_since(world: World, mark: int) -> list[Any]:
     """(name, topics, fields) of the events since there were that many records."""
     return [row[1:] for row in world.records[mark:] if type(row).__name__ == "Event"]
+
+
+# -- channels
+
+
+def add(account_id: UUID, channel_id: int = CHANNEL) -> Command:
+    return told("channels.add", channel_id=str(channel_id), account_id=account_id)
+
+
+def not_shown(check_id: UUID, reason: str = "not_visible", channel_id: int = CHANNEL) -> Command:
+    return told("channels.add_fail", channel_id=str(channel_id), check_id=check_id, reason=reason)
+
+
+def price(price_nano: int | None, channel_id: int = CHANNEL) -> Command:
+    return told("channels.set_price", channel_id=channel_id, price_nano=price_nano)
+
+
+def delete(channel_id: int = CHANNEL) -> Command:
+    return told("channels.delete", channel_id=channel_id)
+
+
+def buy(price_nano: int = PRICE, channel_id: int = CHANNEL, **fields: Any) -> Command:
+    return told("channels.buy", channel_id=channel_id, price_nano=price_nano, **fields)
+
+
+def moved(purchase_id: UUID, channel_id: int = CHANNEL) -> Command:
+    return told("channels.buy_confirm", channel_id=str(channel_id), purchase_id=purchase_id)
+
+
+def not_moved(purchase_id: UUID, reason: str = "refused", channel_id: int = CHANNEL) -> Command:
+    return told("channels.buy_fail", channel_id=str(channel_id), purchase_id=purchase_id, reason=reason)
+
+
+def channel(world: World, channel_id: int = CHANNEL) -> Channel:
+    found: Channel = world.get(Channel, channel_id)
+    return found
+
+
+def asked(world: World, reference: UUID) -> GatewayRequest:
+    found: GatewayRequest = world.get(GatewayRequest, reference)
+    return found
+
+
+def money(world: World, user_id: int) -> tuple[int, int]:
+    account = world.get(Account, user_id)
+    return account.available_nano, account.held_nano
+
+
+def checking(world: World, account_id: UUID, user_id: int = OWNER) -> UUID:
+    """A channel that is being inspected: the inspection."""
+    return id_of(world.one(add(account_id), user_id), "check_id")
+
+
+def selling(world: World, account_id: UUID, buyer_id: int = OTHER) -> UUID:
+    """A channel that is being moved: the purchase."""
+    listed(world, account_id, PRICE)
+    return id_of(world.one(buy(), buyer_id), "purchase_id")
