@@ -280,8 +280,6 @@ def _lowest_bid(auction: Auction) -> int:
 def _extended(auction: Auction, accepted_at: datetime, terms: Terms) -> datetime:
     """When the auction ends after a change of leader: a window from then, but within the extension, and not sooner."""
     window = timedelta(seconds=terms.auction_window_seconds)
-    if accepted_at < auction.ends_at - window:
-        return auction.ends_at
     latest = auction.planned_ends_at + timedelta(seconds=terms.auction_extension_max_seconds)
     return max(auction.ends_at, min(accepted_at + window, latest))
 

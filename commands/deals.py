@@ -68,7 +68,7 @@ def sell_item(
     assert nft.owner_id is not None  # noqa: S101 - found in custody
     deal_id, seller_id = book.command_id, nft.owner_id
     payer, document = (held(buyer_id), held_by) if held_by else (available(buyer_id), ("deal", deal_id))
-    hand_over(book, nft, buyer_id, "sold", {document[1]})
+    hand_over(book, nft, buyer_id, "sold")
     fee = book.settle(payer, seller_id, price_nano, fee_bp, *document)
     book.emit(
         "nft.sold",

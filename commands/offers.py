@@ -57,9 +57,9 @@ def _touch_open(book: Book, nft_id: int) -> Iterator[Need]:
 
 
 def _close(book: Book, nft: Nft, reason: str, except_for: Collection[UUID]) -> None:
+    """An offer by which the item goes is not open any more, so none needs excepting."""
     for offer in book.find(Offer, "nft_id", nft.id):
-        if offer.id not in except_for:
-            _end(book, offer, OfferState.CLOSED, reason)
+        _end(book, offer, OfferState.CLOSED, reason)
 
 
 HANGING["offers"] = Hanging(_touch_open, _close)

@@ -117,6 +117,17 @@ def test_clearing_the_price_takes_it_off_the_market(world: World) -> None:
     assert (nft.state, nft.price_nano, nft.fee_bp) == (NftState.HELD, None, None)
 
 
+def test_pricing_anew_keeps_the_time_of_listing(world: World) -> None:
+    listed(world)
+    listed_at = world.get(Nft, ITEM).listed_at
+    listed(world, 6 * TON)
+    assert world.get(Nft, ITEM).listed_at == listed_at
+    world.one(set_price(ITEM, None), SELLER)
+    assert world.get(Nft, ITEM).listed_at is None
+    listed(world)
+    assert world.get(Nft, ITEM).listed_at > listed_at
+
+
 @pytest.mark.parametrize("price", [TON, None])
 def test_only_the_owner_prices(world: World, price: int | None) -> None:
     refuse(world, Code.NFT_PERMISSION_DENIED, lambda: world.one(set_price(ITEM, price), OTHER))
@@ -207,9 +218,10 @@ def test_nobody_buys_from_oneself(world: World) -> None:
     refuse(world, Code.SELF_TRADE_NOT_ALLOWED, lambda: world.one(buy(ITEM, 1 * TON), SELLER))
 
 
-def test_nobody_is_charged_a_price_not_seen(world: World) -> None:
+@pytest.mark.parametrize("seen", [5 * TON - 1, 5 * TON + 1])
+def test_nobody_is_charged_a_price_not_seen(world: World, seen: int) -> None:
     listed(world)
-    rejection = refuse(world, Code.PRICE_CHANGED, lambda: world.one(buy(ITEM, 4 * TON), BUYER))
+    rejection = refuse(world, Code.PRICE_CHANGED, lambda: world.one(buy(ITEM, seen), BUYER))
     assert rejection["price_nano"] == 5 * TON
 
 
