@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +23,8 @@ PLAIN_LINE_SECONDS = 2.0
 RECENT = 2_000
 """Latencies shown while it runs are of so many latest results."""
 OFF_SCRIPT_SHOWN = 5
+CODES_LISTED = 10
+"""More than so many rejection codes are told in a sentence."""
 BARS = " ▁▂▃▄▅▆▇█"
 HISTORY = 60
 
@@ -124,15 +127,22 @@ def print_tally(console: Console, title: str, tally: Tally) -> None:
     outcomes.add_row(
         "final", f"{tally.final:,}", f"{figures['final_per_second']:,.0f}/s", style="bold", end_section=True
     )
+    apart = len(tally.rejections) > CODES_LISTED
     for name, count in _outcomes(tally):
-        share = f"{count / max(tally.submitted, 1):.1%}"
-        outcomes.add_row(Text(name, style=_style(name)), f"{count:,}", share)
+        if not (apart and name.startswith("rejected")):
+            outcomes.add_row(Text(name, style=_style(name)), f"{count:,}", f"{count / max(tally.submitted, 1):.1%}")
+    if apart:
+        refused = tally.rejections.total()
+        outcomes.add_row(Text("rejected", style="yellow"), f"{refused:,}", f"{refused / max(tally.submitted, 1):.1%}")
     for name, counter in (("sent again", tally.repeats), ("not foreseen", tally.unforeseen)):
         for what, count in counter.most_common():
             outcomes.add_row(Text(f"{name}: {what}", style="yellow"), f"{count:,}", "")
     if tally.unfinished:
         outcomes.add_row("without an outcome", f"{tally.unfinished:,}", "", style="bold red")
     console.print(outcomes)
+    if apart:
+        codes = ", ".join(f"{code} {count:,}" for code, count in tally.rejections.most_common())
+        console.print(Padding(Text(f"rejected as {codes}", style="yellow"), (0, 0, 1, 1)))
     latencies = Table()
     for column in ("milliseconds from submission", *next(filter(None, figures["latency_ms"].values()), ())):
         latencies.add_column(column, justify="right" if latencies.columns else "left", min_width=7)

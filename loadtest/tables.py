@@ -12,7 +12,7 @@ import asyncpg
 CHECKS = {
     "sum of all balances, nanoTON": "SELECT coalesce(sum(available_nano + held_nano), 0) FROM accounts",
     "users who owe": "SELECT count(*) FROM accounts WHERE id > 0 AND (available_nano < 0 OR held_nano < 0)",
-    "balances that are not the sum of their postings": """
+    "balances that are not their postings' sum": """
         WITH moved AS (
             SELECT credit_account AS id, credit_side AS side, amount_nano FROM postings
             UNION ALL SELECT debit_account, debit_side, -amount_nano FROM postings
@@ -25,7 +25,7 @@ CHECKS = {
         WHERE accounts.available_nano IS DISTINCT FROM coalesce(sums.available_nano, 0)
             OR accounts.held_nano IS DISTINCT FROM coalesce(sums.held_nano, 0)
     """,
-    "users whose held money is not that of their open documents": """
+    "users who hold what no open document does": """
         WITH documents AS (
             SELECT author_id AS user_id, held_nano FROM offers
             UNION ALL SELECT bidder_id, held_nano FROM bids
@@ -49,7 +49,7 @@ CAME = """
         FROM deals WHERE source = 'sale' AND seller_id > $1
         UNION ALL SELECT 'offers', state, price_nano FROM offers WHERE author_id > $1
         UNION ALL SELECT 'auctions', state, current_nano FROM auctions WHERE seller_id > $1
-        UNION ALL SELECT 'bids', state, amount_nano FROM bids WHERE bidder_id > $1
+        UNION ALL SELECT 'bids', state, NULL FROM bids WHERE bidder_id > $1
         UNION ALL SELECT 'swaps', state, NULL FROM trades WHERE owner_id > $1
         UNION ALL SELECT 'presales', state, price_nano FROM presales WHERE seller_id > $1
         UNION ALL SELECT 'telegram accounts', state, NULL FROM telegram_accounts WHERE user_id > $1
