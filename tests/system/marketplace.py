@@ -29,8 +29,6 @@ ANY = [{"collection": "Plush Pepe", "backdrop": None}]
 FIRST_ID = 1_000
 Receipt = dict[str, Any]
 
-_TIMED = ("auction_id", "offer_id", "presale_id", "withdrawal_id", "return_id", "purchase_id", "check_id")
-
 
 class Command(NamedTuple):
     """What a user sends; nobody's when the actor is None, as feeds and timers send. Sent twice, it is the same one."""
@@ -107,6 +105,17 @@ class Marketplace:
         """The final receipts of commands sent at the same time, each in a request of its own."""
         return await asyncio.gather(*(self.run(sent) for sent in commands))
 
+    async def crowd(self, commands: Sequence[Command], clients: int = 5) -> list[Receipt]:
+        """The final receipts of many commands, sent at the same time by a few clients."""
+        size = -(-len(commands) // clients)
+        parts = [commands[start : start + size] for start in range(0, len(commands), size)]
+        answers = await asyncio.gather(
+            *(self.site.submit([sent.as_json() for sent in part], wait=30) for part in parts)
+        )
+        receipts = [receipt for answer in answers for receipt in answer]
+        assert all(receipt["finished_at"] for receipt in receipts), receipts
+        return receipts
+
     async def in_order(self, commands: Sequence[Command]) -> list[Receipt]:
         """The final receipts of commands accepted in this order, and executed only when all are accepted."""
         async with self.hold_back():
@@ -161,6 +170,15 @@ class Marketplace:
         made = await self.do("trades.propose", author, **trade, nft_ids=list(items))
         return {**trade, "proposal_id": made["id"]}
 
+    async def deposit(self, user: int, amount_nano: int) -> None:
+        await self.site.succeed([deposit(memo_of(user), amount_nano, self.new_id())])
+
+    async def drain(self, user: int) -> None:
+        """Take all that the user has available."""
+        available, _ = await self.balance(user)
+        if available:
+            await self.do("market.adjust", user_id=user, amount_nano=-available, reason="a fresh start")
+
     async def presale(
         self, seller: int, gift_id: int, price_nano: int | None = None, days: float = 10
     ) -> dict[str, Any]:
@@ -206,6 +224,10 @@ class Marketplace:
         rows = await self.site.rows(f"SELECT available_nano, held_nano FROM accounts WHERE id = {user or 0}")
         return (rows[0][0], rows[0][1]) if rows else (0, 0)
 
+    async def seq(self, receipt: Receipt) -> int:
+        """The place of a command in the journal: those of one key are executed in this order."""
+        return int(await self.site.value(f"SELECT seq FROM commands WHERE id = '{receipt['id']}'"))
+
     async def fees(self) -> int:
         return int(await self.site.value("SELECT available_nano FROM accounts WHERE id = -1"))
 
@@ -220,11 +242,12 @@ class Marketplace:
 
     async def timers(self, kind: str, id_: str) -> list[str]:
         """The statuses of a document's timers, in the order in which they are or were due."""
-        rows = await self.site.rows(
-            f"SELECT status FROM commands WHERE kind = '{kind}' AND run_at IS NOT NULL"
-            f" AND payload::text LIKE '%{id_}%' ORDER BY run_at"
-        )
-        return [row[0] for row in rows]
+        return [row[0] for row in await self.site.rows(f"SELECT status {_TIMERS.format(kind=kind, id=id_)}")]
+
+    async def timer_codes(self, kind: str, id_: str) -> list[str]:
+        """The codes with which a document's timers were rejected."""
+        rows = await self.site.rows(f"SELECT rejection ->> 'code' {_TIMERS.format(kind=kind, id=id_)}")
+        return [row[0] for row in rows if row[0] is not None]
 
     async def until_final(self, kind: str, id_: str, count: int = 1) -> None:
         """Wait until so many timers of the document have had their outcome."""
@@ -235,34 +258,95 @@ class Marketplace:
 
         await eventually(enough, claim=f"the timer {kind} of {id_} has no outcome")
 
+    async def until_answered(self, reference: str) -> None:
+        """Wait until a request has ended, and with it what it was for."""
+
+        async def answered() -> bool:
+            return bool(
+                await self.site.value(
+                    "SELECT count(*) FROM gateway_requests JOIN commands"
+                    " ON id >= overlay(reference::text PLACING '0000-0000-000000000000' FROM 15)::uuid"
+                    " AND kind IN (answers || '_confirm', answers || '_fail') AND status = 'succeeded'"
+                    f" AND payload::text LIKE '%{reference}%' WHERE reference = '{reference}'"
+                )
+            )
+
+        await eventually(answered, claim=f"the request {reference} is not answered")
+
+    async def until_accepted(self, kind: str, id_: str) -> None:
+        """Wait until a timer of the document is accepted."""
+
+        async def accepted() -> bool:
+            return "accepted" in await self.timers(kind, id_)
+
+        await eventually(accepted, claim=f"the timer {kind} of {id_} is not accepted")
+
     # -- time
 
     @asynccontextmanager
     async def hold_back(self) -> AsyncIterator[Connection]:
         """Within, commands are accepted and none is executed: the partitions are locked. Gives that transaction, for
         what is to be changed before any of them runs."""
-        connection = await asyncpg.connect(self.site.settings.database_url.get_secret_value())
-        try:
-            async with connection.transaction():
-                await connection.execute("SELECT 1 FROM partitions FOR UPDATE")
-                yield connection
-        finally:
-            await connection.close()
+        async with self._transaction(None) as connection:
+            await connection.execute("SELECT 1 FROM partitions ORDER BY id FOR UPDATE")
+            yield connection
 
-    async def age(self, table: str, id_: Any, seconds: float, connection: Connection | None = None) -> None:
-        """Move a document and its timers so many seconds into the past, as if it had been opened so much earlier."""
-        own = connection or await asyncpg.connect(self.site.settings.database_url.get_secret_value())
+    async def age(
+        self,
+        table: str,
+        id_: Any,
+        seconds: float,
+        *,
+        timers: bool = True,
+        connection: Connection | None = None,
+    ) -> None:
+        """Move a document into the past, as if it had been opened so many seconds earlier, and its timers with it."""
         past = f"- interval '{seconds} seconds'"
-        columns = {row[0] for row in await own.fetch(_MOMENTS, table)}
-        moves = ", ".join(f"{column} = {column} {past}" for column in sorted(columns))
-        named = " OR ".join(f"payload ->> '{name}' = '{id_}'" for name in _TIMED)
-        async with own.transaction():
+        async with self._transaction(connection) as own:
+            columns = [row[0] for row in await own.fetch(_MOMENTS, table)]
+            moves = ", ".join(f"{column} = {column} {past}" for column in columns)
             await own.execute(f"UPDATE {table} SET {moves} WHERE id::text = '{id_}'")
-            await own.execute(f"UPDATE commands SET run_at = run_at {past} WHERE status = 'scheduled' AND ({named})")
-        if connection is None:
-            await own.close()
+            if timers:
+                await self.age_timers(id_, seconds, own)
+
+    async def age_timers(self, id_: Any, seconds: float, connection: Connection | None = None) -> None:
+        """Move only the timers of a document into the past."""
+        named = " OR ".join(f"payload ->> '{name}' = '{id_}'" for name in _NAMES)
+        async with self._transaction(connection) as own:
+            await own.execute(
+                f"UPDATE commands SET run_at = run_at - interval '{seconds} seconds'"
+                f" WHERE status = 'scheduled' AND ({named})"
+            )
+
+    async def nearly_end(self, auction_id: str, seconds: float) -> None:
+        """Move an auction so far into the past that it ends within the time."""
+        left = await self.site.value(
+            f"SELECT extract(epoch FROM ends_at - clock_timestamp())::float8 FROM auctions WHERE id = '{auction_id}'"
+        )
+        if left > seconds:
+            await self.age("auctions", auction_id, left - seconds)
+
+    async def set_acceptance(self, receipt: Receipt, moment: str, connection: Connection) -> None:
+        """Make it that the command was accepted at the moment that the query gives."""
+        await connection.execute(f"UPDATE commands SET accepted_at = ({moment}) WHERE id = '{receipt['id']}'")
+
+    @asynccontextmanager
+    async def _transaction(self, connection: Connection | None) -> AsyncIterator[Connection]:
+        own = connection or await asyncpg.connect(self.site.settings.database_url.get_secret_value())
+        try:
+            async with own.transaction():
+                yield own
+        finally:
+            if connection is None:
+                await own.close()
 
 
+_NAMES = ("auction_id", "offer_id", "presale_id", "withdrawal_id", "return_id", "purchase_id", "check_id")
+# Ids begin with the time: what is about a document is not older than it.
+_TIMERS = """
+FROM commands WHERE id >= overlay('{id}' PLACING '0000-0000-000000000000' FROM 15)::uuid
+    AND kind = '{kind}' AND run_at IS NOT NULL AND payload::text LIKE '%{id}%' ORDER BY run_at
+"""
 _MOMENTS = """
 SELECT column_name::text FROM information_schema.columns
 WHERE table_name = $1 AND data_type = 'timestamp with time zone' AND column_name <> 'closed_at'

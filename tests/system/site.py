@@ -60,6 +60,20 @@ class Site:
         self.processes.append(process)
         return process
 
+    def output(self, *command: str) -> str:
+        """What the command line says, which must end well."""
+        done = subprocess.run(
+            [sys.executable, "-m", "souk", *command],
+            cwd=PROJECT,
+            env=os.environ | as_environment(self.settings),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=START_SECONDS,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def start_worker(self) -> subprocess.Popen[bytes]:
         return self.start("worker")
 
