@@ -95,7 +95,10 @@ def demo(
 ) -> None:
     """Run the stack, fill a small marketplace, and trade on it over HTTP."""
     from loadtest.demo import demo as trade
+    from loadtest.terms import BRISK
 
+    for name, value in BRISK.items():
+        os.environ.setdefault(name, value)
     with _stack(data_dir, host, port, workers, partitions) as processes, _interruptible():
         key = stack.operator_key_file(data_dir).read_text().strip()
         held = asyncio.run(trade(processes.url, key, stack.running(data_dir), seed=seed, seconds=seconds))

@@ -1,9 +1,10 @@
-"""The engine of the demo: a small marketplace, ten seconds of mixed trading over HTTP, and what came of it."""
+"""The engine of the demo: a small marketplace, ten seconds of everything that happens on it, and what came of it."""
 
 from collections.abc import Mapping
 
 from rich.console import Console
 
+from loadtest.mix import Mix
 from loadtest.run import Plan, run
 from loadtest.stack import Target
 
@@ -22,6 +23,6 @@ async def demo(
     `environment` holds the SOUK_DATABASE_URL that the audit is run on. Returns whether every command got its outcome
     and the audit held. Raises client.Unreachable or populate.SetupFailed when there is nothing to trade on.
     """
-    plan = Plan(seed=seed, users=100, items=300, seconds=seconds, concurrency=48, skew=0.7)
-    result = await run(Target(url, key, environment), plan, console or Console(), "a marketplace, trading")
+    plan = Plan(Mix.EVERYTHING, seed=seed, users=100, items=300, seconds=seconds, concurrency=48, skew=0.7)
+    result = await run(Target(url, key, environment), plan, console or Console(), "a marketplace, trading", kinds=False)
     return result.good and result.figures["audit"]["held"] is True
