@@ -9,16 +9,17 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
+from uuid import UUID
 
 import typer
 from pydantic import SecretStr
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from storage import schema, stack
@@ -26,7 +27,11 @@ from storage.audit import audit as find_broken
 from storage.backlog import backlog
 from storage.database import engine as make_engine
 from storage.embedded import EmbeddedError
+from storage.failed import failed as find_failed
+from storage.failed import redrive as accept_again
 from storage.keys import Role, create_key, list_keys, revoke_key
+from storage.repartition import AtWork
+from storage.repartition import repartition as change_partitions
 from storage.settings import Settings, SettingsError, load_settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=True, help=__doc__)
@@ -323,6 +328,54 @@ def _queue_table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         table.add_row(*(str("" if value is None else value) for value in row.values()))
     return table
+
+
+@app.command()
+def failed(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
+    """Show the commands that were set aside because of a bug, and what it said."""
+    rows = _run(find_failed, _settings_of(data_dir))
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table(Column("id", no_wrap=True), "kind", "asset", "accepted at", "error", title=f"{len(rows)} failed")
+    for row in rows:
+        error = (row["error"] or "").strip().splitlines() or [""]
+        table.add_row(*(str(row[name]) for name in ("id", "kind", "asset", "accepted_at")), error[-1])
+    Console().print(table)
+
+
+@app.command()
+def redrive(
+    ids: Annotated[list[UUID] | None, typer.Argument(metavar="ID…")] = None,
+    all_of_them: Annotated[bool, typer.Option("--all", help="Every failed command.")] = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Run failed commands again, once their bug is mended."""
+    if bool(ids) == all_of_them:
+        raise typer.BadParameter("name the failed commands, or say --all")
+    again = _run(lambda engine: accept_again(engine, ids or [], all_of_them=all_of_them), _settings_of(data_dir))
+    _print_json({"redriven": again})
+    missing = set(ids or []) - set(again)
+    if missing:
+        _fail(f"not failed, or unknown: {', '.join(sorted(map(str, missing)))}")
+
+
+@app.command()
+def repartition(
+    number: Annotated[int, typer.Argument(min=1, max=999, metavar="N")], data_dir: DataDir = DEFAULT_DATA_DIR
+) -> None:
+    """Change the number of partitions, while no API and no worker runs. It is safe to cut off at any point."""
+    with ExitStack() as servers:
+        given = stack.running(data_dir)
+        if not given and "SOUK_DATABASE_URL" not in os.environ and data_dir.exists():
+            given = servers.enter_context(stack.servers(data_dir.resolve())).as_environment()
+        os.environ.update(given | {"SOUK_PARTITIONS": str(number)})
+        settings = _settings_of(data_dir)
+        try:
+            before, moved = _run(lambda engine: change_partitions(engine, settings, number), settings)
+        except AtWork:
+            _fail("an API or a worker is at work: stop them all first")
+    _print_json({"partitions": number, "before": before, "commands_moved": moved})
 
 
 @app.command()

@@ -29,10 +29,15 @@ _PINNED_PLANS = {
 }
 
 
+class Unavailable(Exception):
+    """PostgreSQL cannot be used right now; nothing was decided."""
+
+
 async def connect(settings: Settings, name: str, *, timeout_seconds: float, pinned_plans: bool = False) -> Connection:
     """A connection of its own, at most one statement at a time, each bounded by the timeout on both sides.
 
     A transaction whose client falls asleep is ended by the server within the lease: its locks are the next owner's.
+    Raises Unavailable when the installation has another number of partitions by now.
     """
     server_settings = {
         "application_name": f"souk {name}",
@@ -40,12 +45,18 @@ async def connect(settings: Settings, name: str, *, timeout_seconds: float, pinn
         "statement_timeout": f"{int(timeout_seconds * 1000)}",
         "idle_in_transaction_session_timeout": f"{int(settings.lease_seconds * 1000)}",
     }
-    return await asyncpg.connect(
+    connection = await asyncpg.connect(
         settings.database_url.get_secret_value(),
         timeout=CONNECT_SECONDS,
         command_timeout=timeout_seconds + 1,
         server_settings=server_settings | (_PINNED_PLANS if pinned_plans else {}),
     )
+    installed = await connection.fetchval("SELECT count(*) FROM partitions")
+    if installed != settings.partitions:
+        await connection.close()
+        message = f"there are {installed} partitions by now, not {settings.partitions}: start anew"
+        raise Unavailable(message)
+    return connection
 
 
 class Line:
@@ -91,10 +102,6 @@ def engine(settings: Settings, *, pool_size: int = 4) -> AsyncEngine:
         pool_timeout=CONNECT_SECONDS,
         connect_args={"timeout": CONNECT_SECONDS, "command_timeout": 60, "server_settings": {"jit": "off"}},
     )
-
-
-class Unavailable(Exception):
-    """PostgreSQL cannot be used right now; nothing was decided."""
 
 
 _WEATHER_CLASSES = ("08", "25", "40", "53", "55", "57", "58")

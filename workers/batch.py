@@ -24,6 +24,7 @@ SUSPECT_STEP = 64
 """Commands of a suspect partition in one turn."""
 ALONE_AFTER_DEATHS = 2
 TRIES_MAX = 3
+_REFUSALS_MAX = 3
 
 _NEXT = "SELECT id FROM commands WHERE partition = $1 AND status = 'accepted' ORDER BY seq LIMIT 1"
 _TRY = """
@@ -71,18 +72,27 @@ async def run_isolated(
     round_trips = 0
     for partition, fence in fences.items():
         for _ in range(max(1, commands_max // len(fences))):
-            try:
-                batch = await run_batch(connection, settings, {partition: fence}, 1)
-            except asyncpg.PostgresError as error:
-                if is_weather(error):
-                    raise
-                batch = await _set_aside(connection, settings, {partition: fence}, repr(error))
+            batch = await _run_alone(connection, settings, {partition: fence})
             round_trips += batch.round_trips
             if not batch.finished:
                 break
             finished += batch.finished
             follow_ups += batch.follow_ups
     return Batch(finished, set(fences), round_trips, follow_ups)
+
+
+async def _run_alone(connection: Connection, settings: Settings, fences: Mapping[int, int]) -> Batch:
+    """The next command of a partition; it is set aside when the database refuses it again and again. Once is no proof:
+    another lane may have inserted the same user in this moment."""
+    error: asyncpg.PostgresError | None = None
+    for _ in range(_REFUSALS_MAX):
+        try:
+            return await run_batch(connection, settings, fences, 1)
+        except asyncpg.PostgresError as refusal:
+            if is_weather(refusal):
+                raise
+            error = refusal
+    return await _set_aside(connection, settings, fences, repr(error))
 
 
 async def run_suspect(
