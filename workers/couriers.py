@@ -304,7 +304,8 @@ class Couriers:
         return longest * random.uniform(0.5, 1)  # noqa: S311 - jitter
 
     async def _hear(self, heard: list[Heard]) -> Sequence[None]:
-        """Write what the calls brought, in one transaction."""
+        """Write what the calls brought, in one transaction, locking requests in the order of batches."""
+        heard = sorted(heard)
         entries = [one.entry for one in heard if one.entry is not None]
         arguments: list[Any] = [list(column) for column in zip(*(one[:-1] for one in heard), strict=True)]
         arguments += [[entry[place] for entry in entries] for place in range(len(Entry._fields))]

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -43,6 +45,18 @@ def test_requests_are_signed_as_the_standard_says() -> None:
         "webhook-timestamp": "1614265330",
         "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
     }
+
+
+def test_the_documented_example_is_signed_as_it_says() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text()
+    example = document.split("## Signatures")[1]
+    headers, content = example.split("```")[1].strip().split("\n\n")
+    found = re.search(r"SOUK_GATEWAY_SECRET=(\S+)`", example)
+    assert found
+    shown = dict(line.split(": ") for line in headers.splitlines())
+    reference, timestamp = shown["webhook-id"], int(shown["webhook-timestamp"])
+    assert json.loads(content)["reference"] == reference
+    assert signed(found[1], reference, timestamp, content.encode()) == shown
 
 
 # -- the bridge

@@ -27,14 +27,28 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
         ("SOUK_MARKET_FEE_BP", "10000"),
         ("SOUK_MARKET_FEE_BP", "1.5"),
         ("SOUK_PRICE_MAX_NANO", str(2**53)),
+        ("SOUK_GATEWAY_URL", "ftp://bridge"),
+        ("SOUK_GATEWAY_URL", "https://souk:canary@bridge"),
+        ("SOUK_GATEWAY_URL", "https://bridge"),
+        ("SOUK_GATEWAY_SECRET", "canary"),
+        ("SOUK_GATEWAY_SECRET", "whsec_" + "A" * 33),
+        ("SOUK_SECRET_KEY", "canary"),
         ("SOUK_INTEGRATIONS", "{"),
         ("SOUK_INTEGRATIONS", '[{"id": "tonnel"}]'),
     ],
 )
 def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv(variable, value)
-    with pytest.raises(SettingsError, match=variable):
+    with pytest.raises(SettingsError, match=variable) as raised:
         load_settings()
+    assert "canary" not in str(raised.value)
+
+
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a compose file passes on what nobody has set."""
+    for name in ("gateway_url", "gateway_secret", "secret_key"):
+        monkeypatch.setenv(f"SOUK_{name.upper()}", "")
+        assert getattr(load_settings(), name) is None
 
 
 def test_a_missing_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import SecretStr
+from starlette.responses import JSONResponse, Response
 
 from commands.command import Command
 from commands.withdrawals import ConfirmWithdrawal, FailWithdrawal
@@ -18,6 +20,7 @@ from storage.database import Connection, connect, engine
 from storage.journal import Journal, new_id
 from storage.sandbox import Fault, clear_faults, set_fault
 from storage.settings import Settings
+from tests.bridge import SECRET, a_bridge
 from tests.deadline import eventually
 from tests.installation import Installer
 from tests.journal import accept
@@ -273,6 +276,31 @@ async def test_one_slow_call_does_not_keep_others_waiting(installer: Installer) 
         done = "SELECT count(*) FILTER (WHERE state = 'done') = 49 AND bool_or(state = 'sent') FROM gateway_requests"
         async with office.couriers():
             await eventually(lambda: office.lane.fetchval(done))
+
+
+async def test_an_answer_without_its_fields_is_none(installer: Installer) -> None:
+    fields = {"tx_hash": "0a" * 32, "logical_time": 5, "network_fee_nano": 3}
+    missing = fields.copy()
+    del missing["tx_hash"]
+    async with a_bridge() as bridge:
+
+        async def respond(call: str, asked: dict[str, Any]) -> Response:
+            said = missing if len(bridge.seen) < 3 else fields
+            return JSONResponse({"reference": asked["reference"], "outcome": "done", "fee": "more than asked", **said})
+
+        bridge.respond = respond
+        settings = await installer.install(**QUICK, gateway_url=bridge.url, gateway_secret=SecretStr(SECRET))
+        async with an_office(settings) as office:
+            [reference] = await office.withdraw()
+            await office.carried()
+            assert [seen.call for seen in bridge.seen] == ["perform", "lookup", "lookup"]
+            reasons = await office.column("SELECT reason FROM gateway_log ORDER BY number")
+            assert reasons == ["unreadable", "unreadable", None]
+            assert await office.one("SELECT state, tx_hash FROM withdrawals WHERE id = $1", reference) == (
+                "confirmed",
+                fields["tx_hash"],
+            )
+            await office.assert_sound()
 
 
 # -- whoever dies
