@@ -266,6 +266,14 @@ def test_an_auction_that_is_over_stays_over(world: World, command: Any, actor: i
     refused(world, Code.AUCTION_NOT_ACTIVE, command(auction_id), actor)
 
 
+def test_a_sold_auction_is_over_to_its_seller_and_still_somebody_elses_to_others(world: World) -> None:
+    auction_id = opened(world)
+    bidden(world, auction_id, START)
+    world.advance(4_000)
+    refused(world, Code.AUCTION_NOT_ACTIVE, cancel(auction_id), SELLER)
+    refused(world, Code.AUCTION_PERMISSION_DENIED, cancel(auction_id), STRANGER)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "code"),
     [

@@ -169,6 +169,13 @@ def test_a_reserved_item_is_moved_by_nobody_else(
     assert rejection.get("state") == (state if code is Code.NFT_NOT_AVAILABLE else None)
 
 
+def test_whose_the_item_is_comes_before_its_state_and_that_before_the_receiver(world: World) -> None:
+    put(world, state=NftState.ON_AUCTION)
+    refuse(world, Code.NFT_PERMISSION_DENIED, lambda: world.one(set_price(ITEM, TON), OTHER))
+    refuse(world, Code.NFT_PERMISSION_DENIED, lambda: world.one(transfer(ITEM, BUYER), OTHER))
+    refuse(world, Code.NFT_ON_AUCTION, lambda: world.one(transfer(ITEM, SELLER), SELLER))
+
+
 # -- nft.buy
 
 

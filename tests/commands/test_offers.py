@@ -163,6 +163,12 @@ def test_only_a_listed_item_is_offered_for(world: World) -> None:
         refused(world, code, create(), AUTHOR)
 
 
+def test_the_items_state_is_told_before_its_owner(world: World) -> None:
+    refused(world, Code.NFT_NOT_ON_SALE, create(nft_id=ELSEWHERE), OWNER)
+    put(world, state=NftState.WITHDRAWING, price_nano=None)
+    assert refused(world, Code.NFT_NOT_AVAILABLE, create(), OWNER)["state"] == "withdrawing"
+
+
 def test_nobody_offers_to_oneself(world: World) -> None:
     refused(world, Code.SELF_TRADE_NOT_ALLOWED, create(TON // 100), OWNER)
 
@@ -259,6 +265,13 @@ def test_an_offer_is_ended_by_the_side_whose_right_it_is(
 def test_a_closed_offer_stays_closed(world: World, command: Any, actor: int | None) -> None:
     offer_id = offered(world)
     done(world.one(withdraw(offer_id), AUTHOR))
+    refused(world, Code.OFFER_NOT_OPEN, command(offer_id), actor)
+
+
+@pytest.mark.parametrize(("command", "actor"), [(counter, OWNER), (accept, OWNER)])
+def test_a_closed_offer_says_so_after_its_time_too(world: World, command: Any, actor: int) -> None:
+    offer_id = offered(world)
+    world.advance(2 * DAY.total_seconds())
     refused(world, Code.OFFER_NOT_OPEN, command(offer_id), actor)
 
 
