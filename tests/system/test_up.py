@@ -26,7 +26,8 @@ def test_it_drains_on_a_signal_and_its_data_stays_as_it_was_installed(tmp_path: 
     data_dir = tmp_path / "data"
     with Up(data_dir, *SMALL) as stack:
         key = stack.key
-        assert stat.S_IMODE((data_dir / "operator.key").stat().st_mode) == 0o600
+        for name in ("operator.key", "secret.key"):
+            assert stat.S_IMODE((data_dir / name).stat().st_mode) == 0o600
         assert stat.S_IMODE((data_dir / "stack.json").stat().st_mode) == 0o600
         assert trade(stack, 1) == {"succeeded"}
         accepted = stack.post("/v1/commands", register(3))["id"]
