@@ -29,6 +29,8 @@ class World:
         self.rows: dict[tuple[type[Row], Any], Row] = {}
         self.records: list[Row] = []
         self.now = START
+        self.batch_seconds = 1
+        """How long a batch takes."""
         self.timers: list[tuple[datetime, Command]] = []
         self.last_number = 0
         """Of the commands that ran: command n has the id UUID(int=n)."""
@@ -50,7 +52,7 @@ class World:
         outcomes: dict[UUID, Outcome] = {}
         order = [envelope.id for envelope in waiting]
         while waiting:
-            self.now += timedelta(seconds=1)
+            self.now += timedelta(seconds=self.batch_seconds)
             book = Book(self.terms, self.now)
             self._load(book, waiting)
             decided, _ = decide_all(book, waiting)
