@@ -14,7 +14,21 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
-from sqlalchemy import BigInteger, ColumnElement, Select, literal, select, true, tuple_, union_all
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    Select,
+    Text,
+    column,
+    func,
+    literal,
+    select,
+    true,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.datastructures import QueryParams
 
@@ -30,8 +44,8 @@ Condition = ColumnElement[bool]
 Filter = Callable[[str, list[str]], Condition]
 """Given the name and the values of its query parameter, gives the condition that passes them, or raises Invalid."""
 Spread = Callable[[str, list[str]], list[Condition]]
-"""A filter whose values, all when none is given, are found one by one, each in the order of an index, and merged.
-No row meets two of its conditions."""
+"""A filter whose values, all when none is given, are found one by one, each in the order of an index, and merged. No
+row meets two of its conditions."""
 
 
 class Page(NamedTuple):
@@ -40,6 +54,10 @@ class Page(NamedTuple):
     `rows` says which rows there are; `show` their columns, under the names of the answer, or null when `rows` has them.
     A sort is one or more columns, `ids` break ties. `some` holds filters that one and the same of several parts of a
     row has to pass: a select of the parts, and the filters. `defaults` are the values of parameters not given.
+
+    Merging in order: `parts` divides the rows, always; `spreads` by the values of filters; `ordered` names texts, the
+    most telling first, which have an index in each order: the first of them that is asked for is looked up value by
+    value when there are several, the others are left to the planner.
     """
 
     rows: Select[Any]
@@ -48,7 +66,9 @@ class Page(NamedTuple):
     sorts: Mapping[str, ColumnElement[Any] | tuple[ColumnElement[Any], ...]]
     default: str
     filters: Mapping[str, Filter] = {}
+    parts: Sequence[Condition] = (true(),)
     spreads: Mapping[str, Spread] = {}
+    ordered: Mapping[str, ColumnElement[str]] = {}
     some: tuple[Select[Any], Mapping[str, Filter]] | None = None
     defaults: Mapping[str, list[str]] = {}
     shape: Callable[[dict[str, Any]], Mapping[str, Any]] = dict
@@ -56,52 +76,80 @@ class Page(NamedTuple):
 
 async def read_page(connection: AsyncConnection, page: Page, query: QueryParams) -> dict[str, Any]:
     """One page of the list. Raises Invalid for a bad filter, sort, limit or cursor."""
-    limit, name, keys, statement = page_statement(page, query)
-    rows = (await connection.execute(statement)).mappings().all()
-    labels = [f"key{number}" for number in range(len(keys))]
-    cursor = _cursor(name, [rows[limit - 1][label] for label in labels]) if len(rows) > limit else None
-    items = [page.shape({name: row[name] for name in row if name not in labels}) for row in rows[:limit]]
-    return {"items": items, "next": cursor}
-
-
-def page_statement(page: Page, query: QueryParams) -> tuple[int, str, list[ColumnElement[Any]], Select[Any]]:
-    """The limit, the sort's name and keys, and the statement that reads a page and one row more."""
     _require_known(page, query)
     limit = integer("limit", query.get("limit", str(LIMIT_DEFAULT)), 1, LIMIT_MAX)
-    name, descending = _sort(page, query.get("sort", page.default))
-    keys = _keys(page, name)
-    conditions = list(_conditions(page, query))
-    if "cursor" in query:
-        values = _cursor_values(query["cursor"], name, keys)
-        last, after = tuple_(*keys), tuple_(*values)
-        conditions.append(last < after if descending else last > after)
-        if len({getattr(key, "table", None) for key in keys}) > 1:
+    order = _order(page, query.get("sort", page.default))
+    rows = (await connection.execute(_statement(page, query, order, limit))).mappings().all()
+    keys = [rows[limit - 1][label] for label in order.labels] if len(rows) > limit else None
+    items = [page.shape({name: row[name] for name in row if name not in order.labels}) for row in rows[:limit]]
+    return {"items": items, "next": None if keys is None else _cursor(order.name, keys)}
+
+
+class _Order(NamedTuple):
+    """A sort as it was asked for: its name, its keys and what they are called in the statement."""
+
+    name: str
+    descending: bool
+    keys: list[ColumnElement[Any]]
+
+    @property
+    def labels(self) -> list[str]:
+        return [f"key{number}" for number in range(len(self.keys))]
+
+    def labelled(self) -> list[ColumnElement[Any]]:
+        return [key.label(label) for key, label in zip(self.keys, self.labels, strict=True)]
+
+    def of(self, columns: Sequence[ColumnElement[Any]]) -> list[ColumnElement[Any]]:
+        return [column.desc() if self.descending else column.asc() for column in columns]
+
+    def of_rows(self, rows: FromClause) -> list[ColumnElement[Any]]:
+        return self.of([rows.c[label] for label in self.labels])
+
+    def after(self, cursor: str) -> Iterator[Condition]:
+        """What comes after the cursor."""
+        values = _cursor_values(cursor, self.name, self.keys)
+        last, after = tuple_(*self.keys), tuple_(*values)
+        yield last < after if self.descending else last > after
+        if len({getattr(key, "table", None) for key in self.keys}) > 1:
             # No index answers for columns of two tables, but one does for the first.
-            conditions.append(keys[0] <= values[0] if descending else keys[0] >= values[0])
-    labelled = [key.label(f"key{number}") for number, key in enumerate(keys)]
-    found = (
-        page.rows.add_columns(*labelled)
-        if page.show is None
-        else page.rows.with_only_columns(*labelled, maintain_column_froms=True)
-    ).where(*conditions)
-    branches = [
-        found.where(*each).order_by(*(key.desc() if descending else key.asc() for key in keys)).limit(limit + 1)
-        for each in product(*(spread(name, _values(page, query, name)) for name, spread in page.spreads.items()))
-    ]
-    if page.show is None and len(branches) == 1:
-        return limit, name, keys, branches[0]
-    merged = branches[0] if len(branches) == 1 else union_all(*branches)
-    rows = merged.subquery("page")
-    order = [rows.c[key.name].desc() if descending else rows.c[key.name].asc() for key in labelled]
-    if len(branches) > 1:
-        rows = select(rows).order_by(*order).limit(limit + 1).subquery("merged")
-        order = [rows.c[key.name].desc() if descending else rows.c[key.name].asc() for key in labelled]
+            yield self.keys[0] <= values[0] if self.descending else self.keys[0] >= values[0]
+
+
+def _statement(page: Page, query: QueryParams, order: _Order, limit: int) -> Select[Any]:
+    """The page and one row more: found by keys, merged where there are several ways to them, then shown."""
+    columns = order.labelled()
     if page.show is None:
-        return limit, name, keys, select(rows).order_by(*order)
-    places = [rows.c[labelled[number - len(page.ids)].name] for number in range(len(page.ids))]
-    shown = page.show.add_columns(*(rows.c[key.name] for key in labelled))
-    same = (id_ == place for id_, place in zip(page.ids, places, strict=True))
-    return limit, name, keys, shown.where(*same).order_by(*order)
+        found = page.rows.add_columns(*columns)
+    else:
+        found = page.rows.with_only_columns(*columns, maintain_column_froms=True)
+    found = found.where(*_conditions(page, query)).order_by(*order.of(order.keys)).limit(limit + 1)
+    if "cursor" in query:
+        found = found.where(*order.after(query["cursor"]))
+    spreads = [spread(name, _values(page, query, name)) for name, spread in page.spreads.items()]
+    branches = [_value_by_value(page, query, found.where(*each)) for each in product(page.parts, *spreads)]
+    if len(branches) == 1 and page.show is None:
+        return branches[0]
+    merged = branches[0] if len(branches) == 1 else union_all(*branches)
+    rows: FromClause = merged.subquery("rows")
+    rows = select(rows).order_by(*order.of_rows(rows)).limit(limit + 1).subquery("page")
+    if page.show is None:
+        return select(rows).order_by(*order.of_rows(rows))
+    found_ids = [rows.c[label] for label in order.labels[-len(page.ids) :]]
+    same = (id_ == found_id for id_, found_id in zip(page.ids, found_ids, strict=True))
+    shown = page.show.add_columns(*(rows.c[label] for label in order.labels))
+    return shown.where(*same).order_by(*order.of_rows(rows))
+
+
+def _value_by_value(page: Page, query: QueryParams, found: Select[Any]) -> Select[Any]:
+    """The same rows, where several values of one of the ordered texts are asked for, each in the order of its index."""
+    name = next((name for name in page.ordered if query.getlist(name)), None)
+    values = list(dict.fromkeys(query.getlist(name))) if name is not None else []
+    if name is None or len(values) < 2:  # noqa: PLR2004 - several
+        return found
+    wanted = func.unnest(literal(values, ARRAY(Text))).table_valued(column("value", Text), name="wanted")
+    wanted_values = wanted.render_derived()
+    each = found.where(page.ordered[name] == wanted_values.c.value).correlate(wanted_values).lateral("each")
+    return select(each).select_from(wanted_values.join(each, true()))
 
 
 def _require_known(page: Page, query: QueryParams) -> None:
@@ -139,17 +187,14 @@ def _conditions(page: Page, query: QueryParams) -> Iterator[Condition]:
             yield parts.where(*conditions).exists()
 
 
-def _sort(page: Page, text: str) -> tuple[str, bool]:
+def _order(page: Page, text: str) -> _Order:
     name = text.removeprefix("-")
     if name not in page.sorts:
         raise Invalid(("sort", f"must be one of {', '.join(page.sorts)}, with - in front for descending"))
-    return name, text.startswith("-")
-
-
-def _keys(page: Page, name: str) -> list[ColumnElement[Any]]:
     columns = page.sorts[name]
     columns = columns if isinstance(columns, tuple) else (columns,)
-    return [*(column for column in columns if not any(column is id_ for id_ in page.ids)), *page.ids]
+    before_ids = [column for column in columns if not any(column is id_ for id_ in page.ids)]
+    return _Order(name, text.startswith("-"), [*before_ids, *page.ids])
 
 
 def _cursor(sort: str, values: Sequence[Any]) -> str:
@@ -250,11 +295,6 @@ def holds(condition: Condition) -> Filter:
     return lambda name, values: (
         condition if choice(name, values[-1], ("true", "false")) == "true" else condition.is_not(true())
     )
-
-
-def each(column: ColumnElement[Any]) -> Spread:
-    """Any of the texts; all rows when none is given."""
-    return lambda _, values: [column == value for value in dict.fromkeys(values)] or [true()]
 
 
 def either(choices: Mapping[str, Condition]) -> Spread:

@@ -14,7 +14,6 @@ from api.views.shapes import (
     price_filters,
 )
 from commands.command import BIGINT_MAX
-from commands.items import NftState
 from storage.tables import auctions, bids, gifts, nfts, offers, presales
 
 # -- offers
@@ -67,17 +66,17 @@ _PRESALE = {"presale_id": presales.c.id, "gift": GIFT_OBJECT} | {
 }
 _PRESALES_AND_GIFTS = presales.join(gifts, gifts.c.id == presales.c.gift_id)
 PRESALES = Page(
-    rows=select().select_from(_PRESALES_AND_GIFTS).where(presales.c.state == "listed"),
+    rows=select().select_from(presales).where(presales.c.state == "listed"),
     show=select(*columns(_PRESALE)).select_from(_PRESALES_AND_GIFTS),
     ids=(presales.c.id,),
     sorts={
         "price": presales.c.price_nano,
         "created_at": presales.c.opened_at,
-        "num": gifts.c.num,
-        "model_permille": gifts.c.model_permille,
+        "num": presales.c.num,
+        "model_permille": presales.c.model_permille,
     },
     default="price",
-    filters=gift_filters(gifts) | price_filters(presales.c.price_nano),
+    filters=gift_filters(presales) | price_filters(presales.c.price_nano),
 )
 
 
@@ -90,7 +89,7 @@ def my_presales(asked: Asked) -> Page:
     role = case((roles["seller"], "seller"), else_="buyer")
     assert PRESALES.show is not None  # noqa: S101 - above
     return PRESALES._replace(
-        rows=select().select_from(_PRESALES_AND_GIFTS),
+        rows=select().select_from(presales),
         show=PRESALES.show.add_columns(presales.c.deposit_held_nano, role.label("role")),
         # What has no price comes after what has one.
         sorts={**PRESALES.sorts, "price": func.coalesce(presales.c.price_nano, cast(literal(BIGINT_MAX), BigInteger))},
@@ -116,20 +115,18 @@ _AUCTION = {
 _AUCTIONS_AND_ITEMS = auctions.join(nfts, nfts.c.id == auctions.c.nft_id)
 _AUCTIONS_SHOWN = select(*columns(_AUCTION)).select_from(_AUCTIONS_AND_ITEMS.join(gifts, gifts.c.id == nfts.c.gift_id))
 AUCTIONS = Page(
-    rows=select()
-    .select_from(_AUCTIONS_AND_ITEMS)
-    .where(auctions.c.closed_at.is_(None), auctions.c.ends_at > func.now(), nfts.c.state == NftState.ON_AUCTION.value),
+    rows=select().select_from(auctions).where(auctions.c.closed_at.is_(None), auctions.c.ends_at > func.now()),
     show=_AUCTIONS_SHOWN,
     ids=(auctions.c.id,),
     sorts={
         "price": auctions.c.current_nano,
         "ends_at": auctions.c.ends_at,
         "created_at": auctions.c.opened_at,
-        "num": nfts.c.num,
-        "model_permille": nfts.c.model_permille,
+        "num": auctions.c.num,
+        "model_permille": auctions.c.model_permille,
     },
     default="price",
-    filters=gift_filters(nfts) | price_filters(auctions.c.current_nano),
+    filters=gift_filters(auctions) | price_filters(auctions.c.current_nano),
 )
 
 
@@ -140,7 +137,7 @@ def auction(asked: Asked) -> Select[Any]:
 def my_auctions(asked: Asked) -> Page:
     bid_on = select(bids.c.auction_id).where(bids.c.bidder_id == asked.me)
     return AUCTIONS._replace(
-        rows=select().select_from(_AUCTIONS_AND_ITEMS),
+        rows=select().select_from(auctions),
         filters={**AUCTIONS.filters, "state": one_of(auctions.c.state, AUCTION_STATES)},
         spreads={"role": either({"seller": auctions.c.seller_id == asked.me, "bidder": auctions.c.id.in_(bid_on)})},
     )

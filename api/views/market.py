@@ -7,9 +7,9 @@ from pydantic_core import to_jsonable_python
 from sqlalchemy import BigInteger, Select, column, func, literal, literal_column, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.pages import Page, choice, each, one_of, require_known
+from api.pages import Page, choice, one_of, require_known
 from api.views.reads import Asked
-from api.views.shapes import GIFT, ITEM, ITEMS_AND_GIFTS, columns, gift_filters, price_filters, text_id
+from api.views.shapes import GIFT, ITEM, ITEMS_AND_GIFTS, TRAITS, columns, gift_filters, price_filters, text_id
 from commands.command import Invalid
 from commands.items import NftState
 from commands.terms import Terms
@@ -40,9 +40,8 @@ LISTINGS = Page(
         "model_permille": nfts.c.model_permille,
     },
     default="price",
-    filters={name: condition for name, condition in gift_filters(nfts).items() if name != "collection"}
-    | price_filters(nfts.c.price_nano),
-    spreads={"collection": each(nfts.c.collection)},
+    filters=gift_filters(nfts) | price_filters(nfts.c.price_nano),
+    ordered={name: nfts.c[name] for name in TRAITS},
 )
 
 
@@ -164,10 +163,9 @@ async def charts(connection: AsyncConnection, asked: Asked) -> Any:
 
     size = _BUCKET_HOURS[days]
     newest = bucket(size, func.now())
-    hours = func.generate_series(
-        newest - timedelta(days=int(days)) + timedelta(hours=size), func.now(), timedelta(hours=1)
-    )
-    hour = hours.table_valued(column("at", Moment), name="hour")
+    first = newest - timedelta(days=int(days)) + timedelta(hours=size)
+    series = func.generate_series(first, func.now(), timedelta(hours=1)).table_valued(column("at", Moment), name="hour")
+    hour = series.render_derived()
     lowest = (
         select(floor_points.c.price_nano)
         .where(
@@ -182,7 +180,7 @@ async def charts(connection: AsyncConnection, asked: Asked) -> Any:
     at = bucket(size, hour.c.at).label("at")
     points = (
         select(at, func.min(lowest.c.price_nano).label("price_nano"))
-        .select_from(hour.join(lowest, true()))
+        .join_from(hour, lowest, true())
         .group_by(at)
         .order_by(at)
     )

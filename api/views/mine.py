@@ -147,6 +147,7 @@ def ledger(asked: Asked) -> Page:
         ids=(legs.id, legs.leg),
         sorts={"id": legs.id},
         default="-id",
+        parts=(legs.leg == 0, legs.leg == 1),
         filters={"document_id": one_of(legs.document_id), "from": _since(legs.at), "to": _until(legs.at)},
     )
 
@@ -229,6 +230,7 @@ def my_transactions(asked: Asked) -> Page:
         ids=(both.c.id,),
         sorts={"opened_at": both.c.at},
         default="-opened_at",
+        parts=(both.c.type == "deposit", both.c.type == "withdrawal"),
         filters={"state": one_of(both.c.state, (*_DEPOSIT_STATES, *_WITHDRAWAL_STATES))},
     )
 

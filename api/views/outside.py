@@ -78,18 +78,14 @@ CHANNEL_STATES = ("checking", "unlisted", "listed", "selling", "refused")
 _GONE = ("sold", "deleted")
 _PURCHASE_STATES = ("requested", "confirmed", "failed")
 
-_gifts_here = (
-    select(channel_gifts.c.gift_id)
-    .join(gifts, gifts.c.id == channel_gifts.c.gift_id)
-    .where(channel_gifts.c.channel_id == channels.c.id)
-)
+_gifts_here = select(channel_gifts.c.gift_id).where(channel_gifts.c.channel_id == channels.c.id)
 _CHANNEL = {
     "channel_id": text_id(channels.c.id),
     "title": channels.c.title,
     "username": channels.c.username,
     "price_nano": channels.c.price_nano,
     "gifts": as_list(
-        _gifts_here,
+        _gifts_here.join(gifts, gifts.c.id == channel_gifts.c.gift_id),
         as_object({"gift": GIFT_OBJECT, "quantity": channel_gifts.c.quantity}),
         channel_gifts.c.gift_id,
     ),
@@ -102,7 +98,7 @@ CHANNELS = Page(
     sorts={"price": channels.c.price_nano, "created_at": channels.c.opened_at},
     default="price",
     filters=price_filters(channels.c.price_nano),
-    some=(_gifts_here, gift_filters(gifts)),
+    some=(_gifts_here, gift_filters(channel_gifts)),
 )
 
 

@@ -79,9 +79,13 @@ DEAL_ITEM: Shape = {
 }
 
 
+TRAITS = ("model", "pattern", "backdrop", "collection")
+"""The most telling first: fewest items have one model, most have one collection."""
+
+
 def gift_filters(table: Any) -> dict[str, Filter]:
     """The gift filters, on a table that has a gift's columns."""
-    texts = {name: one_of(table.c[name]) for name in ("collection", "model", "pattern", "backdrop")}
+    texts = {name: one_of(table.c[name]) for name in TRAITS}
     return texts | {
         "num": one_of_integers(table.c.num),
         "num_min": at_least(table.c.num),

@@ -39,11 +39,7 @@ def _trades_shown(asked: Asked) -> Select[Any]:
     return select(*columns(shown))
 
 
-_given = (
-    select(trade_items.c.nft_id)
-    .join(nfts, nfts.c.id == trade_items.c.nft_id)
-    .where(trade_items.c.trade_id == trades.c.id)
-)
+_given = select(trade_items.c.nft_id).where(trade_items.c.trade_id == trades.c.id, trade_items.c.closed_at.is_(None))
 
 
 def _wants(field: str) -> Filter:
@@ -67,7 +63,7 @@ def public_trades(asked: Asked) -> Page:
         sorts=_SORTS,
         default="-created_at",
         filters={"wants_collection": _wants("collection"), "wants_backdrop": _wants("backdrop")},
-        some=(_given, gift_filters(nfts)),
+        some=(_given, gift_filters(trade_items)),
     )
 
 

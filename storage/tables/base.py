@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, DateTime, MetaData, Text, column, table, text
+from sqlalchemy import BigInteger, Column, DateTime, Integer, MetaData, SmallInteger, Text, column, table, text
 from sqlalchemy.types import UserDefinedType
 
 metadata = MetaData(
@@ -34,6 +34,12 @@ class Xid8(UserDefinedType[int]):
 
     def get_col_spec(self, **_: Any) -> str:
         return "xid8"
+
+
+def copied_traits() -> tuple[Column[Any], ...]:
+    """What an item is found and sorted by, copied by a trigger when the row is inserted, so that no join is needed."""
+    texts = (Column(name, Text) for name in ("collection", "model", "pattern", "backdrop"))
+    return *texts, Column("num", Integer), Column("model_permille", SmallInteger)
 
 
 def opened_closed() -> tuple[Column[Any], Column[Any]]:

@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSON
 
-from storage.tables.base import HOLDING, HOT, Moment, metadata, opened_closed
+from storage.tables.base import HOLDING, HOT, Moment, copied_traits, metadata, opened_closed
 
 OPEN = text("closed_at IS NULL")
 PUBLIC = text("closed_at IS NULL AND receiver_id IS NULL")
@@ -67,6 +67,7 @@ auctions = Table(
     Column("state", Text, nullable=False),
     Column("reason", Text),
     *opened_closed(),
+    *copied_traits(),
     CheckConstraint("state IN ('active', 'cancelled', 'sold', 'unsold')", name="state"),
     CheckConstraint("(state = 'active') = (closed_at IS NULL)", name="open"),
     CheckConstraint("ends_at >= planned_ends_at", name="ends"),
@@ -75,6 +76,9 @@ auctions = Table(
     Index("auctions_open_price_idx", "current_nano", "id", postgresql_where=OPEN),
     Index("auctions_open_ends_idx", "ends_at", "id", postgresql_where=OPEN),
     Index("auctions_open_opened_idx", "opened_at", "id", postgresql_where=OPEN),
+    Index("auctions_open_num_idx", "num", "id", postgresql_where=OPEN),
+    Index("auctions_open_permille_idx", "model_permille", "id", postgresql_where=OPEN),
+    Index("auctions_open_collection_idx", "collection", "current_nano", "id", postgresql_where=OPEN),
     postgresql_with=HOT,
 )
 
@@ -116,6 +120,7 @@ presales = Table(
     Column("state", Text, nullable=False),
     Column("reason", Text),
     *opened_closed(),
+    *copied_traits(),
     CheckConstraint(
         "state IN ('registered', 'listed', 'sold', 'delivered', 'failed', 'lapsed', 'deleted')", name="state"
     ),
@@ -132,7 +137,14 @@ presales = Table(
     Index("presales_deposit_held_idx", "seller_id", postgresql_where=text("deposit_held_nano > 0")),
     Index("presales_buyer_held_idx", "buyer_id", postgresql_where=text("buyer_held_nano > 0")),
     Index("presales_listed_price_idx", "price_nano", "id", postgresql_where=text("state = 'listed'")),
-    Index("presales_listed_opened_idx", "opened_at", "id", postgresql_where=text("state = 'listed'")),
+    *(
+        Index(f"presales_listed_{key}_idx", key, "id", postgresql_where=text("state = 'listed'"))
+        for key in ("opened_at", "num", "model_permille")
+    ),
+    *(
+        Index(f"presales_listed_{trait}_idx", trait, "price_nano", "id", postgresql_where=text("state = 'listed'"))
+        for trait in ("collection", "model", "pattern", "backdrop")
+    ),
 )
 
 trades = Table(
@@ -162,7 +174,12 @@ trade_items = Table(
     Column("trade_id", Uuid, ForeignKey("trades.id"), primary_key=True),
     Column("nft_id", BigInteger, ForeignKey("nfts.id"), primary_key=True, autoincrement=False),
     *opened_closed(),
+    *copied_traits(),
     Index("trade_items_open_nft_idx", "nft_id", postgresql_where=OPEN),
+    *(
+        Index(f"trade_items_open_{trait}_idx", trait, "trade_id", postgresql_where=OPEN)
+        for trait in ("collection", "model", "pattern", "backdrop", "num")
+    ),
 )
 
 proposals = Table(

@@ -81,20 +81,15 @@ nfts = Table(
         " AND (reserved_by IS NULL) = (reserved_kind IS NULL)",
         name="reserved",
     ),
-    Index("nfts_owner_idx", "owner_id", "opened_at", "id"),
-    # Buying writes to none of these: only what is listed or on auction is in them.
+    # What it includes are the keys of the other orders, so that thousands of items can be sorted unseen.
+    Index("nfts_owner_idx", "owner_id", "opened_at", "id", postgresql_include=["num", "model_permille", "price_nano"]),
+    # Buying writes to none of these: only what is listed is in them.
     *(
-        Index(f"nfts_listed{by}_{column}_idx", *prefix, column, "id", postgresql_where=LISTED)
-        for by, prefix in (("", ()), ("_collection", ("collection",)))
-        for column in ("price_nano", "listed_at", "num", "model_permille")
-    ),
-    *(
-        Index(f"nfts_listed_{trait}_price_nano_idx", trait, "price_nano", "id", postgresql_where=LISTED)
-        for trait in ("model", "pattern", "backdrop")
-    ),
-    *(
-        Index(f"nfts_auction_{column}_idx", column, "id", postgresql_where=text("state = 'on_auction'"))
-        for column in ("collection", "num", "model_permille")
+        Index(
+            f"nfts_listed{trait and '_' + trait}_{key}_idx", *filter(None, [trait]), key, "id", postgresql_where=LISTED
+        )
+        for trait in ("", "collection", "model", "pattern", "backdrop")
+        for key in ("price_nano", "listed_at", "num", "model_permille")
     ),
     postgresql_with=HOT,
 )
@@ -111,7 +106,11 @@ traits = Table(
     *(Column(f"{part}_color", Integer) for part in ("center", "edge", "pattern", "text")),
     CheckConstraint("trait IN ('collection', 'model', 'pattern', 'backdrop')", name="trait"),
     CheckConstraint("count >= 0", name="count"),
-    Index("traits_name_idx", "trait", "name", "collection"),
+    Index(
+        "traits_name_idx",
+        *("trait", "name", "collection"),
+        postgresql_include=["count", "permille", "center_color", "edge_color", "pattern_color", "text_color"],
+    ),
     postgresql_with=HOT,
 )
 

@@ -17,7 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSON
 
-from storage.tables.base import HOLDING, HOT, Moment, metadata, opened_closed
+from storage.tables.base import HOLDING, HOT, Moment, copied_traits, metadata, opened_closed
 
 OPEN = text("closed_at IS NULL")
 
@@ -151,7 +151,11 @@ channel_gifts = Table(
     Column("channel_id", BigInteger, ForeignKey("channels.id", ondelete="CASCADE"), primary_key=True),
     Column("gift_id", BigInteger, primary_key=True, autoincrement=False),
     Column("quantity", Integer, nullable=False),
-    Index("channel_gifts_gift_idx", "gift_id"),
+    *copied_traits(),
+    *(
+        Index(f"channel_gifts_{trait}_idx", trait, "channel_id")
+        for trait in ("collection", "model", "pattern", "backdrop", "num")
+    ),
 )
 
 channel_purchases = Table(
