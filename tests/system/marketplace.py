@@ -27,6 +27,8 @@ NOWHERE = "01900000-0000-7000-8000-000000000000"
 ANY = [{"collection": "Plush Pepe", "backdrop": None}]
 """Requirements that any item of these tests meets."""
 FIRST_ID = 1_000
+DAY = 86_400
+"""Seconds."""
 Receipt = dict[str, Any]
 
 
@@ -195,6 +197,31 @@ class Marketplace:
         if price_nano is not None:
             await self.do("presale.set_price", seller, **presale, price_nano=price_nano)
         return presale
+
+    async def account(self, user: int) -> str:
+        """The id of a new Telegram account of the user, connected."""
+        account: str = (await self.do("accounts.connect", user, phone=f"+{70_000_000_000 + self.new_id()}"))["id"]
+        await self.until_answered(account)
+        name = f"account {self.new_id()}"
+        approved = await self.do("accounts.approve", user, account_id=account, code="12345", name=name)
+        await self.until_answered(approved["id"])
+        assert await self.document("telegram_accounts", account, "state") == ("connected",)
+        return account
+
+    async def channel(self, owner: int, account: str, price_nano: int | None = None) -> str:
+        """The id of a new channel of the account, listed when there is a price."""
+        channel = str(self.new_id())
+        added = await self.do("channels.add", owner, channel_id=channel, account_id=account)
+        await self.until_answered(added["id"])
+        if price_nano is not None:
+            await self.do("channels.set_price", owner, channel_id=channel, price_nano=price_nano)
+        return channel
+
+    async def old_account(self, user: int) -> str:
+        """The id of a Telegram account that the user connected two days ago."""
+        account = await self.account(user)
+        await self.age("telegram_accounts", account, 2 * DAY)
+        return account
 
     # -- what there is to see
 

@@ -129,12 +129,11 @@ async def test_an_item_on_auction_belongs_to_its_auction(marketplace: Marketplac
         assert await marketplace.document("auctions", auction["auction_id"], "state") == ("active",)
 
 
-async def test_nobody_trades_with_himself(marketplace: Marketplace, a_listed_channel: tuple[int, int]) -> None:
+async def test_nobody_trades_with_himself(marketplace: Marketplace) -> None:
     """H24."""
-    channel_owner, channel_id = a_listed_channel
-    await marketplace.deposit(channel_owner, 10 * TON)
+    me = await marketplace.person(1_000 * TON)
+    channel = await marketplace.channel(me, await marketplace.old_account(me), TON)
     for _ in range(ROUNDS):
-        me = await marketplace.person(100 * TON)
         listed, auctioned, traded, held = await marketplace.items([me] * 4)
         await marketplace.do("nft.set_price", me, nft_id=listed, price_nano=TON)
         auction = await marketplace.auction(me, auctioned)
@@ -148,7 +147,7 @@ async def test_nobody_trades_with_himself(marketplace: Marketplace, a_listed_cha
             command("trades.propose", me, **trade, nft_ids=[held]),
             command("trades.create", me, nft_ids=[held], requirements=ANY, receiver_id=me),
             command("nft.transfer", me, nft_id=held, to_user_id=me),
-            command("channels.buy", channel_owner, channel_id=str(channel_id), price_nano=TON),
+            command("channels.buy", me, channel_id=channel, price_nano=TON),
         ]
         for receipt in await marketplace.race(attempts):
             await marketplace.assert_refused(receipt, "SELF_TRADE_NOT_ALLOWED")
