@@ -47,7 +47,7 @@ SHARES = (
     Share(trades.left_open,                  0,     0,    2,   1),
     Share(trades.closed_by_a_gift,           0,     0,    4,   1),
     Share(presales.delivered,                0,     0,    0,   4),
-    Share(presales.left_sold,                0,     0,    0,   1),
+    Share(presales.never_delivered,          0,     0,    0,   1),
     Share(presales.delivered_unsold,         0,     0,    0,   1),
     Share(presales.deleted,                  0,     0,    0,   1),
     Share(telegram.connected,                0,     0,    0,   1),

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from time import monotonic
@@ -114,7 +114,8 @@ async def _workload(mix: Mix, market: Marketplace, client: Client) -> AsyncItera
         yield stage
     finally:
         looking.cancel()
-        await asyncio.wait([looking])
+        with suppress(asyncio.CancelledError):
+            await looking
 
 
 async def _judged(

@@ -11,10 +11,11 @@ BRISK = {
     "SOUK_AUCTION_DURATION_MIN_SECONDS": "3",
     "SOUK_AUCTION_WINDOW_SECONDS": "1",
     "SOUK_AUCTION_EXTENSION_MAX_SECONDS": "2",
+    "SOUK_PRESALE_GRACE_SECONDS": "1",
     "SOUK_CHANNEL_ACCOUNT_AGE_SECONDS": "0",
 }
-"""Settings under which auctions end, and channels are sold, while one looks on. Everywhere else, bids and listings
-under other terms are as good, but most of what they lead to comes after the run."""
+"""Settings under which auctions end, presales fail and channels are sold while one looks on. Under other terms stories
+are told as well, but their ends come after the run."""
 
 
 @dataclass(frozen=True)

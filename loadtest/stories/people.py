@@ -58,12 +58,14 @@ def withdrawal(scene: Scene) -> Story:
 
 
 def blocked(scene: Scene) -> Story:
-    """An operator blocks a newcomer for a while."""
+    """An operator blocks a newcomer for a while, who may take an offer back but buy nothing."""
     user_id, memo = yield from _signed_up(scene)
     item = yield from scene.listed_item()
     purchase: dict[str, Any] = {"nft_id": item.nft_id, "price_nano": item.price_nano}
+    offer = yield from scene.act("offers.create", user_id, **purchase)
     yield from scene.act("users.block", user_id=user_id, reason="asked too often")
     yield from scene.act("nft.buy", user_id, foreseen="USER_BLOCKED", **purchase)
+    yield from scene.act("offers.withdraw", user_id, nft_id=item.nft_id, offer_id=offer["offer_id"])
     yield from scene.act("users.unblock", user_id=user_id)
     scene.market.join(user_id, memo, FUNDS_NANO)
 

@@ -1,13 +1,15 @@
 """Presales: gifts that Telegram does not let go yet, sold beforehand against a deposit."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from loadtest.stories.stage import Scene, Story, Telling
 from loadtest.workload import TON
 
 FAR_OFF = timedelta(days=3)
-"""When the gifts become transferable: no run lasts until then."""
+"""When most gifts become transferable: no run lasts until then."""
+SOON_SECONDS = 5.0
+"""When those do that are never delivered: what the delivery may take from then on, the terms say."""
 
 
 class Presale:
@@ -25,16 +27,18 @@ class Presale:
     def names(self) -> dict[str, Any]:
         return {"gift_id": self.gift["id"], "presale_id": self.presale_id}
 
-    def register(self) -> Telling[None]:
+    def register(self, transferable_at: datetime, foreseen: str = "succeeded") -> Telling[bool]:
         facts = {
             "gift_id": self.gift["id"],
             "gift": self.gift,
             "seller_id": self.seller_id,
-            "transferable_at": (self.scene.now + FAR_OFF).isoformat(),
+            "transferable_at": transferable_at.isoformat(),
         }
-        registered = yield from self.scene.act("presale.register", **facts)
-        self.presale_id = registered["presale_id"]
-        yield from self.scene.stray("PRESALE_ALREADY_EXISTS", "presale.register", None, **facts)
+        registered = yield from self.scene.act("presale.register", foreseen=foreseen, **facts)
+        if registered:
+            self.presale_id = registered["presale_id"]
+            yield from self.scene.stray("PRESALE_ALREADY_EXISTS", "presale.register", None, **facts)
+        return bool(registered)
 
     def set_price(self) -> Telling[None]:
         """The deposit follows the price."""
@@ -90,10 +94,17 @@ def delivered(scene: Scene) -> Story:
     scene.earn(presale.seller_id, scene.after_fee(presale.price_nano, scene.terms.presale_fee_bp))
 
 
-def left_sold(scene: Scene) -> Story:
-    """Sold, and the gift is not transferable yet: price and deposit stay held."""
-    presale = yield from _on_sale(scene)
-    yield from presale.buy()
+def never_delivered(scene: Scene) -> Story:
+    """Sold, and the gift never comes: at the deadline the buyer has the price back, and a penalty from the deposit."""
+    presale, price_nano, in_time = Presale(scene), scene.price(), "succeeded|PRESALE_EXPIRED"
+    if not (yield from presale.register(scene.soon(SOON_SECONDS), in_time)):
+        return
+    offer: dict[str, Any] = {**presale.names, "price_nano": price_nano}
+    scene.spend(presale.seller_id, price_nano * scene.terms.presale_deposit_bp // 10_000)
+    if (yield from scene.act("presale.set_price", presale.seller_id, foreseen=in_time, **offer)):
+        buyer_id = scene.rival(presale.seller_id, nano=price_nano)
+        scene.spend(buyer_id, price_nano)
+        yield from scene.act("presale.buy", buyer_id, foreseen=in_time, **offer)
 
 
 def delivered_unsold(scene: Scene) -> Story:
@@ -117,7 +128,7 @@ def deleted(scene: Scene) -> Story:
 
 def _on_sale(scene: Scene) -> Telling[Presale]:
     presale = Presale(scene)
-    yield from presale.register()
+    yield from presale.register(scene.now + FAR_OFF)
     for _ in range(scene.chance.randint(1, 3)):
         yield from presale.set_price()
     return presale

@@ -75,6 +75,7 @@ class Scene:
         self.market = market
         self.terms = terms
         self.chance = market.chance
+        self.opened = opened
         self.now = opened + timedelta(milliseconds=number)
         """For what reports a time: a little later in each story, and never in the server's future."""
         self.items: list[Item] = []
@@ -138,6 +139,9 @@ class Scene:
 
     def price(self) -> int:
         return self.market.price()
+
+    def soon(self, seconds: float) -> datetime:
+        return self.opened + timedelta(seconds=self.clock() + seconds)
 
     def rivals(self, number: int, *others: int, nano: int = 0) -> list[int]:
         """So many different users, none of the others, who can spend so much."""
@@ -233,7 +237,9 @@ class Stage:
         self._plots, self._weights = list(mix), list(accumulate(mix.values()))
         self._terms = terms
         self._opened = opened
-        self._clock = clock
+        started = clock()
+        self._clock: Callable[[], float] = lambda: clock() - started
+        """Seconds since `opened`."""
         self._numbers = count()
         self._ready: deque[Command] = deque()
         self._resting: list[_Waiting] = []

@@ -30,6 +30,7 @@ BRISK = Terms(
     auction_duration_min_seconds=20,
     auction_window_seconds=5,
     auction_extension_max_seconds=10,
+    presale_grace_seconds=5,
     channel_account_age_seconds=0,
 )
 WINDOW = 12
