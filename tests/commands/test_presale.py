@@ -494,7 +494,9 @@ def test_a_presale_is_registered_priced_bought_and_delivered_in_one_batch(world:
 
 def test_a_gift_from_somebody_else_is_not_the_sellers_delivery(world: World) -> None:
     presale_id = sold(world)
-    refuse(world, Code.PRESALE_PERMISSION_DENIED, lambda: world.one(deliver(presale_id, OTHER)))
+    for sender_id in (OTHER, BUYER):
+        arrival = deliver(presale_id, sender_id)
+        refuse(world, Code.PRESALE_PERMISSION_DENIED, lambda arrival=arrival: world.one(arrival))
 
 
 def test_a_message_is_delivered_once(world: World) -> None:

@@ -181,6 +181,14 @@ def test_a_deleted_trade_closes_its_open_proposals(world: World) -> None:
     check(world)
 
 
+def test_every_open_proposal_closes_with_its_trade(world: World) -> None:
+    trade_id = opened(world, 10)
+    proposals = proposed(world, trade_id, 20), proposed(world, trade_id, 30)
+    assert succeed(world.one(delete(trade_id), OWNER))["proposals_closed"] == 2
+    assert [proposal(world, one) for one in proposals] == [("closed", "deleted")] * 2
+    check(world)
+
+
 @pytest.mark.parametrize("actor", [OWNER, AUTHOR])
 def test_owner_and_receiver_delete_a_private_trade(world: World, actor: int) -> None:
     trade_id = opened(world, 10, receiver_id=AUTHOR)
