@@ -180,7 +180,7 @@ class UnitOfWork:
         pieces = [_Piece("insert", kind, STORED[kind].fields) for kind in inserted]
         pieces += [_Piece("update", kind, _changed(kind, pairs)) for kind, pairs in updated.items()]
         pieces += [_Piece("delete", kind, STORED[kind].key) for kind in deleted]
-        pieces.sort(key=lambda piece: (STORED[piece.kind].table, piece.operation))
+        pieces.sort(key=lambda piece: (STORED[piece.kind].table, _OPERATIONS.index(piece.operation)))
         arguments: list[Any] = [book.now]
         for piece in pieces:
             if piece.operation == "update":
@@ -270,6 +270,9 @@ def _parameters(types: Sequence[str], first: int) -> str:
     return ", ".join(parameter(number, array_type) for number, array_type in enumerate(types, first))
 
 
+_OPERATIONS = ("delete", "update", "insert")
+
+
 class _Piece(NamedTuple):
     """A part of the write: the columns `fields` of new or changed rows of one type."""
 
@@ -322,6 +325,7 @@ def _write_statement(pieces: tuple[_Piece, ...]) -> str:
     $1 is the time of the batch.
     """
     parts: list[str] = []
+    made: defaultdict[str, list[str]] = defaultdict(list)
     first = 2
     for piece in pieces:
         stored = STORED[piece.kind]
@@ -335,12 +339,19 @@ def _write_statement(pieces: tuple[_Piece, ...]) -> str:
                 f"string_to_array(v.{field}, E'\\x1f')" if field == "topics" else f"v.{field}" for field in fields
             )
             moment, now = (f", {stored.moment}", ", $1::timestamptz") if stored.moment else ("", "")
-            statement = f"INSERT INTO {table} ({', '.join(fields)}{moment}) SELECT {values}{now} FROM {source}"  # noqa: S608
+            # What opens must find what closes gone from the unique indexes, and sub-statements run in no order but
+            # that in which they need each other.
+            after = " AND ".join(f"(SELECT count(*) FROM {name}) >= 0" for name in made[table]) or "true"  # noqa: S608
+            statement = (
+                f"INSERT INTO {table} ({', '.join(fields)}{moment}) SELECT {values}{now} FROM {source} WHERE {after}"  # noqa: S608
+            )
         elif piece.operation == "delete":
-            statement = f"DELETE FROM {table} USING {source} WHERE {match}"  # noqa: S608 - names of our own tables
+            statement = f"DELETE FROM {table} USING {source} WHERE {match} RETURNING 1"  # noqa: S608 - names of our own tables
         else:
             changes = ", ".join(f"{field} = v.{field}" for field in fields if field not in key)
-            statement = f"UPDATE {table} SET {changes} FROM {source} WHERE {match}"  # noqa: S608
-        parts.append(f"w{len(parts)} AS ({statement})")
+            statement = f"UPDATE {table} SET {changes} FROM {source} WHERE {match} RETURNING 1"  # noqa: S608
+        name = f"w{len(parts)}"
+        parts.append(f"{name} AS ({statement})")
+        made[table].append(name)
     ctes = f"WITH {', '.join(parts)}" if parts else ""
     return ctes + _OUTCOMES.format(_parameters(_OUTCOME_TYPES, first))
