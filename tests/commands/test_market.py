@@ -201,6 +201,7 @@ def test_an_adjustment_moves_money_between_user_and_expense_by_its_sign(world: W
     assert world.one(adjust(7, -2 * TON)).result == {"amount_nano": -2 * TON}
     assert world.of(Posting)[-1][1:6] == (7, "available", EXPENSE, "available", 2 * TON)
     assert world.balance(7) == 3 * TON
+    assert all(posting.document_kind is posting.document_id is None for posting in world.of(Posting))
     assert [event.fields["change_available_nano"] for event in world.events("balance.changed")] == [5 * TON, -2 * TON]
     world.check()
 

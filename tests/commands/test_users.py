@@ -94,7 +94,9 @@ def test_a_blocked_user_keeps_the_money_and_may_not_trade_until_unblocked() -> N
     world = World()
     world.user(9)
     world.item(1, 9)
+    before = world.get(User, 9)
     assert world.one(block(9)).result == {"user_id": 9}
+    assert world.get(User, 9) == before._replace(blocked=True)
     assert world.balance(9) == 10 * TON
     assert code_of(world.one(set_price(1, TON), 9)) == "USER_BLOCKED"
     assert world.one(unblock(9)).result == {"user_id": 9}
