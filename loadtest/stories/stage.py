@@ -76,7 +76,7 @@ class Scene:
         self.terms = terms
         self.chance = market.chance
         self.opened = opened
-        self.now = opened + timedelta(milliseconds=number)
+        self.now = opened + timedelta(microseconds=100 * number)
         """For what reports a time: a little later in each story, and never in the server's future."""
         self.items: list[Item] = []
         self.plot: Plot
