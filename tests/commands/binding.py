@@ -189,8 +189,9 @@ class _Binding:
                 return Command(kind, fields, self.user(author_id))
             case "counter":
                 return Command(kind, fields | {"price_nano": self.price(TON)}, self.user(owner_id))
-            case "accept" if self.act.item > 2 and offer and offer.counter_nano:
-                return Command(kind, fields | {"price_nano": self.price(offer.counter_nano)}, self.user(author_id))
+            case "accept" if self.act.item > 2:
+                price = self.price(offer and offer.counter_nano)
+                return Command(kind, fields | {"price_nano": price}, self.user(author_id))
             case "accept":
                 price = self.price(offer and offer.price_nano)
                 return Command(kind, fields | {"price_nano": price}, self.user(owner_id))
@@ -219,7 +220,7 @@ class _Binding:
     def of_presale(self, verb: str) -> Command:
         act, kind = self.act, self.act.kind
         if verb == "register":
-            transferable_at = self.now + timedelta(seconds=100_000 * (act.price != 1) + 60 * (act.pick != NONE))
+            transferable_at = self.now + timedelta(seconds=100_000 * (act.price < 2) + 60 * (act.pick < 2))
             gift_id = self.outside()
             fields = {"gift_id": gift_id, "gift": gift(gift_id), "transferable_at": transferable_at}
             return Command(kind, fields | {"seller_id": self.user(act.item)}, None)
@@ -266,7 +267,8 @@ class _Binding:
             author_id = self.user(self.author_for(id_, trade))
             return Command(kind, fields | {"nft_ids": self.some_of(author_id)}, author_id)
         id_, proposal = self.which(self.market.proposals)
-        trade_id = proposal.trade_id if proposal and act.pick != WRONG_PARENT else NOBODY
+        others = [trade_id for trade_id in self.market.trades if not proposal or trade_id != proposal.trade_id]
+        trade_id = proposal.trade_id if proposal and act.pick != WRONG_PARENT else [NOBODY, *others][-1]
         trade = self.market.trades.get(trade_id)
         by_author = verb == "withdraw_proposal"
         party_id = self.user(proposal and proposal.author_id if by_author else trade and trade.owner_id)
@@ -303,7 +305,8 @@ class _Binding:
             if verb == "approve":
                 fields |= {"code": "12345", "name": ("one", "other")[act.price % 2]}
             if verb == "send_gift":
-                fields |= {"gift_id": act.item, "receiver_id": STRANGER}
+                own = sorted(gift_id for account_id, gift_id in self.market.account_gifts if account_id == id_)
+                fields |= {"gift_id": own[-1] if own and act.pick <= 1 else act.item, "receiver_id": STRANGER}
             return Command(kind, fields, self.user(user_id))
         fields = {"account_id": id_, "user_id": self.parent(user_id, ANYBODY)}
         approve_id = account.approve_id if account and account.approve_id and act.price < 3 else NOBODY
@@ -320,7 +323,7 @@ class _Binding:
                 channels = [{"channel_id": channel_id, "title": "A channel"} for channel_id in CHANNELS[: act.price]]
                 fields |= {"sync_id": NOBODY, "stars": 6, "premium": False, "gifts": gifts, "channels": channels}
             case "sync_fail":
-                fields |= {"sync_id": NOBODY, "reason": ("flood", "session_lost")[act.item == 1]}
+                fields |= {"sync_id": NOBODY, "reason": ("flood", "session_lost")[act.item > 2]}
             case "send_gift_confirm":
                 fields |= {"gift_id": act.item, "send_id": NOBODY}
             case "send_gift_fail":

@@ -29,8 +29,9 @@ OPENED_SECONDS = 90_000
 class SideBySide:
     """After the opening."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch_seconds: int = 1) -> None:
         self.world = World(TERMS)
+        self.world.batch_seconds = batch_seconds
         self.model = Market(LIMITS)
         self.seen: list[tuple[str, str]] = []
         """The kind and what came of it, of every command."""
@@ -38,13 +39,16 @@ class SideBySide:
             self.send(command)
         self.pass_time(OPENED_SECONDS)
 
-    def act(self, act: Act) -> None:
-        self.send(bind(act, self.model, self.world.now))
+    def act(self, act: Act) -> tuple[acts.Command, Outcome]:
+        sent = bind(act, self.model, self.world.now)
+        return sent, self.send(sent)
 
-    def send(self, sent: acts.Command) -> None:
+    def send(self, sent: acts.Command) -> Outcome:
         command = command_of(sent)
         expected = self._predict(sent)
-        self._compare(sent.kind, expected, self.world.one(command, sent.actor))
+        outcome = self.world.one(command, sent.actor)
+        self._compare(sent.kind, expected, outcome)
+        return outcome
 
     def pass_time(self, seconds: float) -> None:
         """The timers that are due run, one after another."""

@@ -4,17 +4,17 @@ holds, balances and timers are the same after every step.
 
 import random
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.commands.acts import Act, acts, random_acts
+from commands.outcome import Code
+from tests.commands.acts import FAMILIES, Act, acts, random_acts
 from tests.commands.invariants import check
 from tests.commands.side_by_side import SideBySide
 
 SECONDS = (1, 1, 60, 130, 400, 400, 3_600, 90_000)
-PLACES = st.integers(0, 2)
+PLACES = st.integers(0, 4)
 AROUND = (-1, 0, 1, 2)
 """Seconds from a deadline to a command; the last is that of its timer."""
 
@@ -90,12 +90,12 @@ def live(chance: random.Random, steps: int) -> SideBySide:
     """A long random history, looked at after every step."""
     both = SideBySide()
     for act in random_acts(chance, steps):
-        match chance.randrange(32):
+        match chance.randrange(25):
             case 0 | 1:
                 both.pass_time(chance.choice(SECONDS))
-            case 2:
-                both.pass_to_deadline(chance.randrange(3), chance.choice(AROUND))
-            case 3:
+            case 2 | 3:
+                both.pass_to_deadline(chance.randrange(5), chance.choice(AROUND))
+            case 4:
                 both.attempt(chance.randrange(3))
             case _:
                 both.act(act)
@@ -104,8 +104,10 @@ def live(chance: random.Random, steps: int) -> SideBySide:
     return both
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_long_histories_go_as_predicted(seed: int) -> None:
-    chance = random.Random(seed)
-    seen = {what for _ in range(10) for what in live(chance, 150).seen}
-    assert len(seen) > 200
+def test_long_histories_go_as_predicted_and_see_nearly_everything() -> None:
+    """Every command succeeds in some, and all but a few rejection codes come up."""
+    seen = {what for seed in range(60) for what in live(random.Random(seed), 150).seen}
+    assert {kind for kind, outcome in seen if outcome == "succeeded"} == {
+        kind.replace("clear_price", "set_price") for kinds in FAMILIES.values() for kind in kinds
+    }
+    assert len({code.name for code in Code} - {outcome for _, outcome in seen}) <= 4
