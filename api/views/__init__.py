@@ -15,7 +15,7 @@ from starlette.routing import Route
 from api.auth import Keyring, reader
 from api.problems import Problem
 from api.views import exchange, market, mine, ops, outside, swaps
-from api.views.reads import Asked, Audience, View, one, page
+from api.views.reads import Asked, Audience, Listed, View, one, page
 from storage.keys import Credential, Role
 from storage.settings import Settings
 
@@ -26,7 +26,7 @@ READS: tuple[tuple[str, Audience, View], ...] = (
     ("/nfts/{nft_id}", _ALL, one(market.nft)),
     ("/gifts/{gift_id}", _ALL, one(market.gift)),
     ("/gifts/{gift_id}/deals", _ALL, page(market.deals_of_gift)),
-    ("/collections", _ALL, page(market.COLLECTIONS)),
+    ("/collections", _ALL, market.collections),
     ("/models", _ALL, page(market.MODELS)),
     ("/patterns", _ALL, page(market.PATTERNS)),
     ("/backdrops", _ALL, page(market.BACKDROPS)),
@@ -83,13 +83,14 @@ class Views:
         self._settings = settings
         self._engine = engine
         self._keyring = keyring
+        self._listed = Listed()
         self.routes = [Route(f"/v1{path}", self._route(audience, view)) for path, audience, view in READS]
 
     def _route(self, audience: Audience, view: View) -> Any:
         async def answer(request: Request) -> Response:
             credential = await self._keyring.authenticate(request)
             user_id = _whose(audience, credential, request.query_params.get("actor"))
-            asked = Asked(user_id, request.path_params, request.query_params, self._settings)
+            asked = Asked(user_id, request.path_params, request.query_params, self._settings, self._listed)
             async with self._engine.connect() as connection:
                 content = to_json(await view(connection, asked))
             return _unless_known(request, content)

@@ -7,7 +7,7 @@ from pydantic_core import to_jsonable_python
 from sqlalchemy import BigInteger, Select, column, func, literal, literal_column, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.pages import Page, choice, one_of, require_known
+from api.pages import Page, choice, one_of, read_page, require_known
 from api.views.reads import Asked
 from api.views.shapes import GIFT, ITEM, ITEMS_AND_GIFTS, TRAITS, columns, gift_filters, price_filters, text_id
 from commands.command import Invalid
@@ -74,26 +74,28 @@ def deals_of_gift(asked: Asked) -> Page:
 
 # -- traits
 
-_listed_here = select(func.count()).where(_LISTED, nfts.c.collection == traits.c.name)
-_floor_here = (
+_lowest_here = (
     select(nfts.c.price_nano)
     .where(_LISTED, nfts.c.collection == traits.c.name)
     .order_by(nfts.c.price_nano, nfts.c.id)
     .limit(1)
 )
-
-COLLECTIONS = Page(
+_COLLECTIONS = Page(
     rows=select().select_from(traits).where(traits.c.trait == "collection", traits.c["count"] > 0),
-    show=select(
-        traits.c.name,
-        traits.c["count"],
-        _listed_here.scalar_subquery().label("listed"),
-        _floor_here.scalar_subquery().label("floor_nano"),
-    ).where(traits.c.trait == "collection", traits.c.collection == traits.c.name),
+    show=select(traits.c.name, traits.c["count"], _lowest_here.scalar_subquery().label("floor_nano")).where(
+        traits.c.trait == "collection", traits.c.collection == traits.c.name
+    ),
     ids=(traits.c.name,),
     sorts={"name": traits.c.name},
     default="name",
 )
+
+
+async def collections(connection: AsyncConnection, asked: Asked) -> Any:
+    """GET /collections."""
+    found = await read_page(connection, _COLLECTIONS, asked.query)
+    listed = await asked.listed.by_collection(connection) if found["items"] else {}
+    return found | {"items": [item | {"listed": listed.get(item["name"], 0)} for item in found["items"]]}
 
 
 def trait(name: str, *more: str) -> Page:

@@ -8,16 +8,18 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     SmallInteger,
+    and_,
     case,
     cast,
     func,
     literal,
+    or_,
     select,
     union_all,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.pages import Filter, Page, either, holds, integer, moment, one_of, require_known
+from api.pages import Condition, Filter, Page, document_id, either, holds, integer, moment, one_of, require_known
 from api.problems import not_found
 from api.views.reads import Asked
 from api.views.shapes import (
@@ -116,7 +118,7 @@ def _leg(number: int, side: str, sign: int) -> Select[Any]:
         postings.c.command_id,
         postings.c.document_kind,
         postings.c.document_id,
-    ).where(postings.c[f"{side}_account"] > 0)
+    )
 
 
 _LEGS = union_all(_leg(0, "debit", -1), _leg(1, "credit", 1)).subquery("legs")
@@ -128,6 +130,14 @@ def _until(column: ColumnElement[Any]) -> Filter:
 
 def _since(column: ColumnElement[Any]) -> Filter:
     return lambda name, values: column >= moment(name, values[-1])
+
+
+def _of_document(name: str, values: list[str]) -> Condition:
+    """Most postings are those of deals, and these have no index of their documents, but were made with their deal."""
+    id_ = document_id(name, values[-1])
+    same, is_deal = _LEGS.c.document_id == str(id_), _LEGS.c.document_kind == "deal"
+    made_at = select(deals.c.made_at).where(deals.c.id == id_).scalar_subquery()
+    return or_(and_(same, _LEGS.c.document_kind != "deal"), and_(same, is_deal, _LEGS.c.at == made_at))
 
 
 def ledger(asked: Asked) -> Page:
@@ -148,7 +158,7 @@ def ledger(asked: Asked) -> Page:
         sorts={"id": legs.id},
         default="-id",
         parts=(legs.leg == 0, legs.leg == 1),
-        filters={"document_id": one_of(legs.document_id), "from": _since(legs.at), "to": _until(legs.at)},
+        filters={"document_id": _of_document, "from": _since(legs.at), "to": _until(legs.at)},
     )
 
 

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Select, and_, case, cast, func, literal, or_, select
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, Select, Text, and_, case, func, literal, or_, select
 
 from api.pages import Condition, Filter, Page, document_id, either, one_of
 from api.views.market import fresh
@@ -42,14 +41,9 @@ def _trades_shown(asked: Asked) -> Select[Any]:
 _given = select(trade_items.c.nft_id).where(trade_items.c.trade_id == trades.c.id, trade_items.c.closed_at.is_(None))
 
 
-def _wants(field: str) -> Filter:
+def _wants(names: ColumnElement[Any]) -> Filter:
     """Trades with a requirement that asks for any of the names."""
-
-    def condition(name: str, values: list[str]) -> Condition:
-        wanted = cast(trades.c.requirements, JSONB)
-        return or_(*(wanted.contains([{field: value}]) for value in values))
-
-    return condition
+    return lambda _, values: names.op("&&")(literal(values, ARRAY(Text)))
 
 
 _SORTS = {"created_at": trades.c.opened_at}
@@ -62,7 +56,10 @@ def public_trades(asked: Asked) -> Page:
         ids=(trades.c.id,),
         sorts=_SORTS,
         default="-created_at",
-        filters={"wants_collection": _wants("collection"), "wants_backdrop": _wants("backdrop")},
+        filters={
+            "wants_collection": _wants(trades.c.wants_collections),
+            "wants_backdrop": _wants(trades.c.wants_backdrops),
+        },
         some=(_given, gift_filters(trade_items)),
     )
 

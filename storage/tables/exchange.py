@@ -14,7 +14,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.dialects.postgresql import ARRAY, JSON
 
 from storage.tables.base import HOLDING, HOT, Moment, copied_traits, metadata, opened_closed
 
@@ -78,7 +78,10 @@ auctions = Table(
     Index("auctions_open_opened_idx", "opened_at", "id", postgresql_where=OPEN),
     Index("auctions_open_num_idx", "num", "id", postgresql_where=OPEN),
     Index("auctions_open_permille_idx", "model_permille", "id", postgresql_where=OPEN),
-    Index("auctions_open_collection_idx", "collection", "current_nano", "id", postgresql_where=OPEN),
+    *(
+        Index(f"auctions_open_{trait}_idx", trait, "current_nano", "id", postgresql_where=OPEN)
+        for trait in ("collection", "model", "pattern", "backdrop")
+    ),
     postgresql_with=HOT,
 )
 
@@ -154,6 +157,9 @@ trades = Table(
     Column("owner_id", BigInteger, ForeignKey("users.id"), nullable=False),
     Column("receiver_id", BigInteger, ForeignKey("users.id")),
     Column("requirements", JSON, nullable=False),
+    # What the requirements ask for, by a trigger.
+    Column("wants_collections", ARRAY(Text)),
+    Column("wants_backdrops", ARRAY(Text)),
     Column("fee_bp", SmallInteger, nullable=False),
     Column("state", Text, nullable=False),
     Column("reason", Text),
@@ -164,7 +170,10 @@ trades = Table(
     Index("trades_owner_idx", "owner_id", "opened_at", "id"),
     Index("trades_receiver_idx", "receiver_id", "opened_at", "id"),
     Index("trades_public_idx", "opened_at", "id", postgresql_where=PUBLIC),
-    Index("trades_wants_idx", text("(requirements::jsonb)"), postgresql_using="gin", postgresql_where=PUBLIC),
+    *(
+        Index(f"trades_{wants}_idx", wants, postgresql_using="gin", postgresql_where=PUBLIC)
+        for wants in ("wants_collections", "wants_backdrops")
+    ),
 )
 
 # An item of a trade or proposal is open as long as that is: so an item finds what hangs on it.

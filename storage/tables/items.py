@@ -18,6 +18,13 @@ from sqlalchemy import (
 from storage.tables.base import HOLDING, HOT, Moment, metadata, opened_closed
 
 LISTED = text("state = 'listed'")
+_LISTING_KEYS = ("price_nano", "listed_at", "num", "model_permille")
+
+
+def _seen_with(key: str) -> list[str]:
+    """Rarity goes with price: rows of the wrong price are passed over in the index."""
+    return [] if key == "price_nano" else ["price_nano"]
+
 
 users = Table(
     "users",
@@ -82,14 +89,22 @@ nfts = Table(
         name="reserved",
     ),
     # What it includes are the keys of the other orders, so that thousands of items can be sorted unseen.
-    Index("nfts_owner_idx", "owner_id", "opened_at", "id", postgresql_include=["num", "model_permille", "price_nano"]),
+    Index("nfts_owned_idx", "owner_id", "opened_at", "id", postgresql_include=["num", "model_permille", "price_nano"]),
     # Buying writes to none of these: only what is listed is in them.
     *(
-        Index(
-            f"nfts_listed{trait and '_' + trait}_{key}_idx", *filter(None, [trait]), key, "id", postgresql_where=LISTED
-        )
-        for trait in ("", "collection", "model", "pattern", "backdrop")
-        for key in ("price_nano", "listed_at", "num", "model_permille")
+        Index(f"nfts_listed_{key}_idx", key, "id", postgresql_where=LISTED, postgresql_include=_seen_with(key))
+        for key in _LISTING_KEYS
+    ),
+    *(
+        Index(f"nfts_listed_{trait}_{key}_idx", trait, key, "id", postgresql_where=LISTED)
+        for trait in ("collection", "model", "pattern", "backdrop")
+        for key in _LISTING_KEYS
+    ),
+    Index(
+        "nfts_listed_owner_idx",
+        *("owner_id", "price_nano", "id"),
+        postgresql_where=LISTED,
+        postgresql_include=["opened_at", "num", "model_permille"],
     ),
     postgresql_with=HOT,
 )

@@ -45,6 +45,9 @@ postings = Table(
     CheckConstraint("(debit_account, debit_side) <> (credit_account, credit_side)", name="two_sides"),
     CheckConstraint("debit_side IN ('available', 'held') AND credit_side IN ('available', 'held')", name="side"),
     Index("postings_debit_idx", "debit_account", "id", postgresql_where=text("debit_account > 0")),
+    # Costs a purchase nothing: times grow as the table does, and a deal's postings are found by its time.
+    Index("postings_at_idx", "at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}),
+    Index("postings_document_idx", "document_id", postgresql_where=text("document_kind <> 'deal'")),
     Index("postings_credit_idx", "credit_account", "id", postgresql_where=text("credit_account > 0")),
 )
 

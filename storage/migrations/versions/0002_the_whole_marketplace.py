@@ -112,6 +112,17 @@ CREATE TRIGGER copy_traits BEFORE INSERT ON auctions FOR EACH ROW EXECUTE FUNCTI
 CREATE TRIGGER copy_traits BEFORE INSERT ON trade_items FOR EACH ROW EXECUTE FUNCTION copy_traits_of_nft()
 """,
     """
+CREATE FUNCTION copy_wants() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT array_agg(DISTINCT wanted ->> 'collection'), array_agg(DISTINCT wanted ->> 'backdrop')
+    INTO NEW.wants_collections, NEW.wants_backdrops FROM json_array_elements(NEW.requirements) AS wanted;
+    RETURN NEW;
+END $$
+""",
+    """
+CREATE TRIGGER copy_wants BEFORE INSERT ON trades FOR EACH ROW EXECUTE FUNCTION copy_wants()
+""",
+    """
 CREATE FUNCTION copy_traits_of_gift() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE presales SET collection = gifts.collection, num = gifts.num, model = gifts.model, pattern = gifts.pattern,
@@ -139,6 +150,8 @@ _UNDONE = (
     "DROP VIEW holds",
     "DROP TRIGGER copy_traits ON presales",
     "DROP FUNCTION copy_traits_of_gift",
+    "DROP TRIGGER copy_wants ON trades",
+    "DROP FUNCTION copy_wants",
     "DROP TRIGGER copy_traits ON trade_items",
     "DROP TRIGGER copy_traits ON auctions",
     "DROP FUNCTION copy_traits_of_nft",
@@ -468,6 +481,8 @@ def upgrade() -> None:
         sa.Column("owner_id", sa.BigInteger(), nullable=False),
         sa.Column("receiver_id", sa.BigInteger(), nullable=True),
         sa.Column("requirements", postgresql.JSON(astext_type=sa.Text()), nullable=False),
+        sa.Column("wants_collections", postgresql.ARRAY(sa.Text()), nullable=True),
+        sa.Column("wants_backdrops", postgresql.ARRAY(sa.Text()), nullable=True),
         sa.Column("fee_bp", sa.SmallInteger(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
@@ -490,9 +505,17 @@ def upgrade() -> None:
     )
     op.create_index("trades_receiver_idx", "trades", ["receiver_id", "opened_at", "id"], unique=False)
     op.create_index(
-        "trades_wants_idx",
+        "trades_wants_backdrops_idx",
         "trades",
-        [sa.literal_column("(requirements::jsonb)")],
+        ["wants_backdrops"],
+        unique=False,
+        postgresql_using="gin",
+        postgresql_where=sa.text("closed_at IS NULL AND receiver_id IS NULL"),
+    )
+    op.create_index(
+        "trades_wants_collections_idx",
+        "trades",
+        ["wants_collections"],
         unique=False,
         postgresql_using="gin",
         postgresql_where=sa.text("closed_at IS NULL AND receiver_id IS NULL"),
@@ -577,6 +600,13 @@ def upgrade() -> None:
         postgresql_with={"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.05},
     )
     op.create_index(
+        "auctions_open_backdrop_idx",
+        "auctions",
+        ["backdrop", "current_nano", "id"],
+        unique=False,
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
+    op.create_index(
         "auctions_open_collection_idx",
         "auctions",
         ["collection", "current_nano", "id"],
@@ -591,6 +621,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("closed_at IS NULL"),
     )
     op.create_index(
+        "auctions_open_model_idx",
+        "auctions",
+        ["model", "current_nano", "id"],
+        unique=False,
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
+    op.create_index(
         "auctions_open_nft_idx", "auctions", ["nft_id"], unique=True, postgresql_where=sa.text("closed_at IS NULL")
     )
     op.create_index(
@@ -600,6 +637,13 @@ def upgrade() -> None:
         "auctions_open_opened_idx",
         "auctions",
         ["opened_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
+    op.create_index(
+        "auctions_open_pattern_idx",
+        "auctions",
+        ["pattern", "current_nano", "id"],
         unique=False,
         postgresql_where=sa.text("closed_at IS NULL"),
     )
@@ -948,6 +992,7 @@ def upgrade() -> None:
         " AND (listed_at IS NOT NULL) = (state = 'listed')",
     )
     op.drop_index(op.f("nfts_listed_price_idx"), table_name="nfts", postgresql_where="(state = 'listed'::text)")
+    op.drop_index(op.f("nfts_owner_idx"), table_name="nfts")
     op.create_index(
         "nfts_listed_backdrop_listed_at_idx",
         "nfts",
@@ -1010,6 +1055,7 @@ def upgrade() -> None:
         ["listed_at", "id"],
         unique=False,
         postgresql_where=sa.text("state = 'listed'"),
+        postgresql_include=["price_nano"],
     )
     op.create_index(
         "nfts_listed_model_listed_at_idx",
@@ -1038,6 +1084,7 @@ def upgrade() -> None:
         ["model_permille", "id"],
         unique=False,
         postgresql_where=sa.text("state = 'listed'"),
+        postgresql_include=["price_nano"],
     )
     op.create_index(
         "nfts_listed_model_price_nano_idx",
@@ -1047,7 +1094,20 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'listed'"),
     )
     op.create_index(
-        "nfts_listed_num_idx", "nfts", ["num", "id"], unique=False, postgresql_where=sa.text("state = 'listed'")
+        "nfts_listed_num_idx",
+        "nfts",
+        ["num", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'listed'"),
+        postgresql_include=["price_nano"],
+    )
+    op.create_index(
+        "nfts_listed_owner_idx",
+        "nfts",
+        ["owner_id", "price_nano", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'listed'"),
+        postgresql_include=["opened_at", "num", "model_permille"],
     )
     op.create_index(
         "nfts_listed_pattern_listed_at_idx",
@@ -1083,10 +1143,33 @@ def upgrade() -> None:
         ["price_nano", "id"],
         unique=False,
         postgresql_where=sa.text("state = 'listed'"),
+        postgresql_include=[],
+    )
+    op.create_index(
+        "nfts_owned_idx",
+        "nfts",
+        ["owner_id", "opened_at", "id"],
+        unique=False,
+        postgresql_include=["num", "model_permille", "price_nano"],
     )
     op.add_column("partitions", sa.Column("deaths", sa.SmallInteger(), server_default="0", nullable=False))
     op.add_column("partitions", sa.Column("trying", sa.Uuid(), nullable=True))
     op.add_column("partitions", sa.Column("tries", sa.SmallInteger(), server_default="0", nullable=False))
+    op.create_index(
+        "postings_at_idx",
+        "postings",
+        ["at"],
+        unique=False,
+        postgresql_using="brin",
+        postgresql_with={"autosummarize": "on"},
+    )
+    op.create_index(
+        "postings_document_idx",
+        "postings",
+        ["document_id"],
+        unique=False,
+        postgresql_where=sa.text("document_kind <> 'deal'"),
+    )
     for statement in _PROJECTIONS:
         op.execute(statement)
 
@@ -1094,25 +1177,56 @@ def upgrade() -> None:
 def downgrade() -> None:
     for statement in _UNDONE:
         op.execute(statement)
+    op.drop_index("postings_document_idx", table_name="postings", postgresql_where=sa.text("document_kind <> 'deal'"))
+    op.drop_index(
+        "postings_at_idx", table_name="postings", postgresql_using="brin", postgresql_with={"autosummarize": "on"}
+    )
     op.drop_column("partitions", "tries")
     op.drop_column("partitions", "trying")
     op.drop_column("partitions", "deaths")
-    op.drop_index("nfts_listed_price_nano_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
+    op.drop_index("nfts_owned_idx", table_name="nfts", postgresql_include=["num", "model_permille", "price_nano"])
+    op.drop_index(
+        "nfts_listed_price_nano_idx",
+        table_name="nfts",
+        postgresql_where=sa.text("state = 'listed'"),
+        postgresql_include=[],
+    )
     op.drop_index("nfts_listed_pattern_price_nano_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
     op.drop_index("nfts_listed_pattern_num_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
     op.drop_index(
         "nfts_listed_pattern_model_permille_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'")
     )
     op.drop_index("nfts_listed_pattern_listed_at_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
-    op.drop_index("nfts_listed_num_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
+    op.drop_index(
+        "nfts_listed_owner_idx",
+        table_name="nfts",
+        postgresql_where=sa.text("state = 'listed'"),
+        postgresql_include=["opened_at", "num", "model_permille"],
+    )
+    op.drop_index(
+        "nfts_listed_num_idx",
+        table_name="nfts",
+        postgresql_where=sa.text("state = 'listed'"),
+        postgresql_include=["price_nano"],
+    )
     op.drop_index("nfts_listed_model_price_nano_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
-    op.drop_index("nfts_listed_model_permille_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
+    op.drop_index(
+        "nfts_listed_model_permille_idx",
+        table_name="nfts",
+        postgresql_where=sa.text("state = 'listed'"),
+        postgresql_include=["price_nano"],
+    )
     op.drop_index("nfts_listed_model_num_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
     op.drop_index(
         "nfts_listed_model_model_permille_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'")
     )
     op.drop_index("nfts_listed_model_listed_at_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
-    op.drop_index("nfts_listed_listed_at_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
+    op.drop_index(
+        "nfts_listed_listed_at_idx",
+        table_name="nfts",
+        postgresql_where=sa.text("state = 'listed'"),
+        postgresql_include=["price_nano"],
+    )
     op.drop_index(
         "nfts_listed_collection_price_nano_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'")
     )
@@ -1131,6 +1245,7 @@ def downgrade() -> None:
         "nfts_listed_backdrop_model_permille_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'")
     )
     op.drop_index("nfts_listed_backdrop_listed_at_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
+    op.create_index(op.f("nfts_owner_idx"), "nfts", ["owner_id", "opened_at", "id"], unique=False)
     op.create_index(
         op.f("nfts_listed_price_idx"),
         "nfts",
@@ -1212,11 +1327,14 @@ def downgrade() -> None:
     op.drop_index("auctions_seller_idx", table_name="auctions")
     op.drop_index("auctions_open_price_idx", table_name="auctions", postgresql_where=sa.text("closed_at IS NULL"))
     op.drop_index("auctions_open_permille_idx", table_name="auctions", postgresql_where=sa.text("closed_at IS NULL"))
+    op.drop_index("auctions_open_pattern_idx", table_name="auctions", postgresql_where=sa.text("closed_at IS NULL"))
     op.drop_index("auctions_open_opened_idx", table_name="auctions", postgresql_where=sa.text("closed_at IS NULL"))
     op.drop_index("auctions_open_num_idx", table_name="auctions", postgresql_where=sa.text("closed_at IS NULL"))
     op.drop_index("auctions_open_nft_idx", table_name="auctions", postgresql_where=sa.text("closed_at IS NULL"))
+    op.drop_index("auctions_open_model_idx", table_name="auctions", postgresql_where=sa.text("closed_at IS NULL"))
     op.drop_index("auctions_open_ends_idx", table_name="auctions", postgresql_where=sa.text("closed_at IS NULL"))
     op.drop_index("auctions_open_collection_idx", table_name="auctions", postgresql_where=sa.text("closed_at IS NULL"))
+    op.drop_index("auctions_open_backdrop_idx", table_name="auctions", postgresql_where=sa.text("closed_at IS NULL"))
     op.drop_table("auctions")
     op.drop_table("account_gifts")
     op.drop_table("account_channels")
@@ -1224,7 +1342,13 @@ def downgrade() -> None:
     op.drop_index("withdrawals_held_idx", table_name="withdrawals", postgresql_where=sa.text("held_nano > 0"))
     op.drop_table("withdrawals")
     op.drop_index(
-        "trades_wants_idx",
+        "trades_wants_collections_idx",
+        table_name="trades",
+        postgresql_using="gin",
+        postgresql_where=sa.text("closed_at IS NULL AND receiver_id IS NULL"),
+    )
+    op.drop_index(
+        "trades_wants_backdrops_idx",
         table_name="trades",
         postgresql_using="gin",
         postgresql_where=sa.text("closed_at IS NULL AND receiver_id IS NULL"),
