@@ -29,6 +29,10 @@ _PINNED_PLANS = {
 }
 
 
+# What a read filters by is common or rare: each is planned for its own values.
+_READING = {"jit": "off", "plan_cache_mode": "force_custom_plan"}
+
+
 class Unavailable(Exception):
     """PostgreSQL cannot be used right now; nothing was decided."""
 
@@ -100,7 +104,7 @@ def engine(settings: Settings, *, pool_size: int = 4) -> AsyncEngine:
         max_overflow=0,
         pool_pre_ping=True,
         pool_timeout=CONNECT_SECONDS,
-        connect_args={"timeout": CONNECT_SECONDS, "command_timeout": 60, "server_settings": {"jit": "off"}},
+        connect_args={"timeout": CONNECT_SECONDS, "command_timeout": 60, "server_settings": _READING},
     )
 
 
