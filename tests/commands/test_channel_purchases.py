@@ -122,9 +122,10 @@ def test_nobody_buys_from_oneself(world: World, account_id: UUID) -> None:
     refuse(world, Code.SELF_TRADE_NOT_ALLOWED, buy(PRICE + 1), OWNER)
 
 
-def test_nobody_is_charged_a_price_not_seen(world: World, account_id: UUID) -> None:
-    listed(world, account_id, 100 * TON)
-    assert refuse(world, Code.PRICE_CHANGED, buy(PRICE), OTHER)["price_nano"] == 100 * TON
+@pytest.mark.parametrize("seen_nano", [PRICE - 1, PRICE + 1, 100 * TON])
+def test_nobody_is_charged_a_price_not_seen(world: World, account_id: UUID, seen_nano: int) -> None:
+    listed(world, account_id, PRICE)
+    assert refuse(world, Code.PRICE_CHANGED, buy(seen_nano), OTHER)["price_nano"] == PRICE
 
 
 def test_a_price_beyond_the_balance_is_refused_with_both_figures(world: World, account_id: UUID) -> None:

@@ -357,7 +357,7 @@ def _lose_session(world: World, account_id: UUID) -> None:
     succeed(world, told("accounts.sync_fail", **names, reason="session_lost"))
 
 
-def test_a_channel_whose_account_is_gone_is_onlyadded_or_deleted(world: World, account_id: UUID) -> None:
+def test_a_channel_whose_account_is_gone_is_only_unlisted_or_deleted(world: World, account_id: UUID) -> None:
     purchase_id = selling(world, account_id)
     _lose_session(world, account_id)
     succeed(world, not_moved(purchase_id))
