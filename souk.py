@@ -170,6 +170,8 @@ def api(host: Host = "127.0.0.1", port: Port = 8000) -> None:
     from api.app import make_app
 
     settings = _checked_settings("api")
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn drains, and then raises the signal once more
+        signal.signal(number, lambda *_: sys.exit())
     uvicorn.run(
         make_app(settings),
         host=host,

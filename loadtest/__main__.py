@@ -12,6 +12,8 @@ from rich.console import Console
 from loadtest.baseline import PgbenchFailed
 from loadtest.client import Unreachable
 from loadtest.compare import ComparePlan, Untrue, compare
+from loadtest.faults.campaign import Plan as FaultsPlan
+from loadtest.faults.campaign import campaign
 from loadtest.history import BadHistory
 from loadtest.locks import compare_locks
 from loadtest.mix import Mix
@@ -120,6 +122,20 @@ def locks_command(
             return await compare_locks(stack, rounds, console)
 
     _finish(on_own_stack, json_file)
+
+
+@app.command("faults")
+def faults_command(
+    json_file: Json = None,
+    seconds: Annotated[float, typer.Option(min=5, help="How long faults happen.")] = FaultsPlan.seconds,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same faults.")] = FaultsPlan.seed,
+    workers: Annotated[int, typer.Option(min=1, max=8, help="Worker processes.")] = FaultsPlan.workers,
+    lease: Annotated[float, typer.Option(min=1, help="SOUK_LEASE_SECONDS of the run.")] = FaultsPlan.lease_seconds,
+    pause: Annotated[float, typer.Option(min=0.1, help="Seconds between faults, about.")] = FaultsPlan.pause_seconds,
+) -> None:
+    """Trade while servers and processes are broken in every way, then account for every command."""
+    plan = FaultsPlan(seconds=seconds, seed=seed, workers=workers, lease_seconds=lease, pause_seconds=pause)
+    _finish(lambda console: campaign(plan, console), json_file)
 
 
 def _finish(work: Callable[[Console], Awaitable[RunResult]], json_file: Path | None) -> None:
