@@ -33,7 +33,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from storage.gather import Gather
 from storage.notices import Listener
-from storage.queue import REDIS_SECONDS
+from storage.redis import REDIS_SECONDS, connections
 
 logger = logging.getLogger(__name__)
 
@@ -152,6 +152,7 @@ class Locks:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._pool = connections(redis, _FENCE)
         self._connection: Connection | None = None
         self._name = secrets.token_hex(8)
         self._numbers = itertools.count(1)
@@ -299,7 +300,7 @@ class Locks:
     async def _call(self, arguments: list[str]) -> list[list[int]]:
         """The script on a connection of our own: the client's way through its pool costs as much as the round trip."""
         if self._connection is None:
-            self._connection = await self._redis.connection_pool.get_connection()
+            self._connection = await self._pool.get_connection()
             self._connection.socket_timeout = None  # a second time-out, and a task for each word sent
         connection = self._connection
         try:
@@ -315,7 +316,7 @@ class Locks:
         if connection is not None:
             await connection.disconnect(nowait=True)
             connection.socket_timeout = REDIS_SECONDS
-            await self._redis.connection_pool.release(connection)
+            await self._pool.release(connection)
 
     async def _renew(self) -> None:
         """Renew what is held, at a third of its lease."""

@@ -12,7 +12,9 @@ from redis.exceptions import RedisError
 logger = logging.getLogger(__name__)
 
 _RECONNECT_SECONDS = 0.5
-_IDLE_SECONDS = 5.0
+_IDLE_SECONDS = 1.0
+_SILENT_SECONDS = 3.0
+"""A server that hangs keeps its connections: who hears neither notices nor the answer to a ping asks another."""
 
 
 class Listener:
@@ -36,14 +38,20 @@ class Listener:
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _listen(self) -> None:
+        clock = asyncio.get_running_loop().time
         pubsub = self._redis.pubsub()
         try:
             await pubsub.subscribe(self._channel)
+            heard_at = clock()
             while True:
                 message = await pubsub.get_message(timeout=_IDLE_SECONDS)
                 if message is None:
+                    if clock() - heard_at > _SILENT_SECONDS:
+                        raise TimeoutError("the server is silent")
                     await pubsub.ping()
-                elif message["type"] == "message":
+                    continue
+                heard_at = clock()
+                if message["type"] == "message":
                     self._heard(message["data"].decode())
                 else:
                     self.connected = True

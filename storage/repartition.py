@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from storage.arrays import argument
 from storage.journal import partition_of
-from storage.queue import connect_redis, queue_name
+from storage.queue import Queue, connect_redis
 from storage.settings import Settings
 
 _CHUNK = 10_000
@@ -71,8 +71,7 @@ async def _forget_hints(settings: Settings, partitions: int) -> None:
     """Jobs in the old queues; the sweeper enqueues anew what waits."""
     redis = connect_redis(settings)
     try:
-        for number in range(partitions):
-            await redis.delete(queue_name(number))
+        await Queue(redis).empty(range(partitions))
     except (RedisError, OSError):
         pass  # they are hints, and expire
     finally:

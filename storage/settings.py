@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
 from commands.terms import Terms
+from storage.redis import locate
 
 _WHSEC = r"whsec_([A-Za-z0-9+/]{4}){8,}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 
@@ -66,9 +67,7 @@ class Settings(BaseSettings, Terms):
     @field_validator("redis_url")
     @classmethod
     def _redis(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            message = "must be a redis://, rediss:// or unix:// URL"
-            raise ValueError(message)
+        locate(value.get_secret_value())
         return value
 
     @field_validator("gateway_url", "gateway_secret", "secret_key", mode="before")
