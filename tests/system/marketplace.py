@@ -5,6 +5,8 @@ timers and its commands into the past.
 """
 
 import asyncio
+from base64 import urlsafe_b64encode
+from binascii import crc_hqx
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,6 +20,7 @@ import httpx
 from commands.users import memo_of
 from storage.database import Connection
 from storage.keys import Role, create_key
+from storage.sandbox import Fault, clear_faults, set_fault
 from tests.deadline import eventually
 from tests.market import TON, deposit, gift, receive, register, set_price
 from tests.system.site import Site
@@ -27,6 +30,9 @@ NOWHERE = "01900000-0000-7000-8000-000000000000"
 ANY = [{"collection": "Plush Pepe", "backdrop": None}]
 """Requirements that any item of these tests meets."""
 FIRST_ID = 1_000
+_ACCOUNT = bytes([0x51, 0]) + bytes(range(32))
+ADDRESS = urlsafe_b64encode(_ACCOUNT + crc_hqx(_ACCOUNT, 0).to_bytes(2)).decode()
+"""A TON address that is not the platform's."""
 DAY = 86_400
 """Seconds."""
 Receipt = dict[str, Any]
@@ -307,6 +313,58 @@ class Marketplace:
             return "accepted" in await self.timers(kind, id_)
 
         await eventually(accepted, claim=f"the timer {kind} of {id_} is not accepted")
+
+    async def withdraw(self, user: int, amount_nano: int = 2 * TON) -> str:
+        """The id of a new withdrawal."""
+        withdrawal: str = (await self.do("market.withdraw", user, amount_nano=amount_nano, address=ADDRESS))["id"]
+        return withdrawal
+
+    # -- the world outside
+
+    @asynccontextmanager
+    async def fault(self, fault: Fault, op: str, **facts: Any) -> AsyncIterator[None]:
+        """Within, every call of the operation is struck, unless `times` says how many."""
+        async with self._transaction(None) as connection:
+            await set_fault(connection, fault, op, **{"times": None} | facts)
+        try:
+            yield
+        finally:
+            async with self._transaction(None) as connection:
+                await clear_faults(connection)
+
+    @asynccontextmanager
+    async def no_couriers(self) -> AsyncIterator[None]:
+        """Within, nobody attempts a new request: it is due later."""
+        later = "ALTER TABLE gateway_requests ALTER COLUMN due_at SET DEFAULT "
+        async with self._transaction(None) as connection:
+            await connection.execute(later + "'infinity'")
+        try:
+            yield
+        finally:
+            async with self._transaction(None) as connection:
+                await connection.execute(later + "now()")
+                await connection.execute("UPDATE gateway_requests SET due_at = now() WHERE due_at = 'infinity'")
+
+    async def calls(self, reference: str) -> list[tuple[str, str | None]]:
+        """Each call that was made for a request, and what came of it."""
+        rows = await self.site.rows(
+            f"SELECT call, outcome FROM gateway_log WHERE reference = '{reference}' ORDER BY number"
+        )
+        return [(row[0], row[1]) for row in rows]
+
+    async def until_unknown(self, reference: str, lookups: int = 1) -> None:
+        """Wait until so many lookups of a request have brought nothing."""
+
+        async def unknown() -> bool:
+            rows = await self.site.rows(f"SELECT state, lookups FROM gateway_requests WHERE reference = '{reference}'")
+            return bool(rows[0][0] == "unknown" and rows[0][1] > lookups)
+
+        await eventually(unknown, claim=f"the request {reference} does not become unknown")
+
+    async def effects(self, reference: str) -> int:
+        """How many calls had the effect or met it; the effect itself is there once or not at all."""
+        rows = await self.site.rows(f"SELECT calls FROM sandbox_effects WHERE reference = '{reference}'")
+        return int(rows[0][0]) if rows else 0
 
     # -- time
 

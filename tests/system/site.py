@@ -22,7 +22,7 @@ from storage.keys import Role, create_key
 from storage.settings import Settings
 from storage.stack import free_port
 from tests.deadline import eventually
-from tests.installation import PASSWORD, as_environment
+from tests.installation import PASSWORD, as_environment, connected
 from tests.market import TON, buy, fund, receive, register, set_price
 
 PROJECT = Path(__file__).parents[2]
@@ -185,6 +185,39 @@ async def site_of(settings: Settings, directory: Path) -> AsyncIterator[Site]:
         await site.assert_sound()
     finally:
         await site.close()
+
+
+@asynccontextmanager
+async def account_locked(site: Site, user_id: int) -> AsyncIterator[None]:
+    """Within, whoever executes a command that touches the user's money waits in the middle of a transaction."""
+    async with connected(site.settings) as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("SELECT 1 FROM accounts WHERE id = $1 FOR UPDATE", user_id)
+        yield
+        await transaction.rollback()
+
+
+async def until_waiting(site: Site, connections: str = "souk lane") -> None:
+    """Until some worker's connection of that name waits for a lock."""
+
+    async def waits() -> bool:
+        return bool(
+            await site.value(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                f" AND application_name LIKE '{connections}%' AND wait_event_type = 'Lock'"
+            )
+        )
+
+    await eventually(waits, claim=f"no {connections} waits for a lock")
+
+
+@asynccontextmanager
+async def batch_under_way(site: Site, user_id: int) -> AsyncIterator[None]:
+    """Keeps a user's account locked: within, some worker is in the middle of a transaction, waiting for it."""
+    async with account_locked(site, user_id):
+        await until_waiting(site)
+        yield
 
 
 class Trades:

@@ -2,8 +2,6 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
@@ -13,10 +11,10 @@ from redis.asyncio import Redis
 from storage.embedded import EmbeddedPostgres, EmbeddedRedis
 from storage.settings import load_settings
 from tests.deadline import eventually
-from tests.installation import connected, database_url, prepare
+from tests.installation import database_url, prepare
 from tests.market import set_price
 from tests.system.conftest import BATCH_MAX, LEASE_SECONDS
-from tests.system.site import Site, Trades, end, site_of
+from tests.system.site import Site, Trades, batch_under_way, end, site_of
 
 ALL_SECONDS = 60
 
@@ -26,27 +24,6 @@ async def until_finished(site: Site, commands: int) -> None:
         return await site.finished() >= commands
 
     await eventually(enough, ALL_SECONDS, f"{commands} commands are never finished")
-
-
-@asynccontextmanager
-async def batch_under_way(site: Site, user_id: int) -> AsyncIterator[None]:
-    """Keeps a user's account locked: within, some worker is in the middle of a transaction, waiting for it."""
-    async with connected(site.settings) as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        await connection.execute("SELECT 1 FROM accounts WHERE id = $1 FOR UPDATE", user_id)
-
-        async def waits() -> bool:
-            return bool(
-                await site.value(
-                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                    " AND application_name LIKE 'souk lane%' AND wait_event_type = 'Lock'"
-                )
-            )
-
-        await eventually(waits, claim="no worker meets the account")
-        yield
-        await transaction.rollback()
 
 
 async def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(site: Site) -> None:

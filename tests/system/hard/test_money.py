@@ -5,7 +5,7 @@ import asyncio
 from commands.users import memo_of
 from tests.market import TON, WALLET
 from tests.system.hard import ROUNDS
-from tests.system.marketplace import Marketplace, command
+from tests.system.marketplace import ADDRESS, Marketplace, command
 
 
 async def test_money_for_one_purchase_buys_one(marketplace: Marketplace) -> None:
@@ -25,6 +25,23 @@ async def test_money_for_one_purchase_buys_one(marketplace: Marketplace) -> None
         assert await marketplace.nft(items[won]) == (buyer, "held")
         assert await marketplace.nft(items[lost]) == (sellers[lost], "listed")
         assert await marketplace.balance(buyer) == (TON, 0)
+
+
+async def test_of_three_withdrawals_at_once_one_is_paid(marketplace: Marketplace) -> None:
+    """H1. Where there is no interval between withdrawals, see test_terms."""
+    for user in await marketplace.people(ROUNDS):
+        wishes = [command("market.withdraw", user, amount_nano=9 * TON, address=ADDRESS) for _ in range(3)]
+        receipts = await marketplace.race(wishes)
+        [paid] = [receipt for receipt in receipts if receipt["status"] == "succeeded"]
+        for receipt in receipts:
+            if receipt is not paid:
+                await marketplace.assert_refused(receipt, "WITHDRAWAL_LIMIT")
+                assert receipt["rejection"]["retry_at"]
+        await marketplace.until_answered(paid["id"])
+        assert await marketplace.balance(user) == (TON, 0)
+        payouts = "SELECT reference::text, body ->> 'amount_nano', calls FROM sandbox_effects WHERE op = 'ton.pay'"
+        ids = ", ".join(f"'{receipt['id']}'" for receipt in receipts)
+        assert await marketplace.site.rows(f"{payouts} AND reference IN ({ids})") == [(paid["id"], "8990000000", 1)]
 
 
 async def test_money_that_comes_and_goes_at_once_is_all_counted(marketplace: Marketplace) -> None:
@@ -49,7 +66,7 @@ async def test_money_that_comes_and_goes_at_once_is_all_counted(marketplace: Mar
         assert await marketplace.balance(seller) == (2 * (9 * TON - fee), 0)
 
 
-async def test_only_what_is_available_can_be_spent(marketplace: Marketplace, address: str) -> None:
+async def test_only_what_is_available_can_be_spent(marketplace: Marketplace) -> None:
     """H22."""
     authors = await marketplace.people(ROUNDS)
     seller = await marketplace.person(0)
@@ -60,7 +77,7 @@ async def test_only_what_is_available_can_be_spent(marketplace: Marketplace, add
         await marketplace.offer(author, second, 4 * TON)
         assert await marketplace.balance(author) == (TON, 9 * TON)
         rejection = await marketplace.refused(
-            "INSUFFICIENT_BALANCE", "market.withdraw", author, amount_nano=2 * TON, address=address
+            "INSUFFICIENT_BALANCE", "market.withdraw", author, amount_nano=2 * TON, address=ADDRESS
         )
         assert (rejection["required_nano"], rejection["available_nano"]) == (2 * TON, TON)
 
