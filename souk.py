@@ -170,8 +170,6 @@ def api(host: Host = "127.0.0.1", port: Port = 8000) -> None:
     from api.app import make_app
 
     settings = _checked_settings("api")
-    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn drains, and then raises the signal once more
-        signal.signal(number, lambda *_: sys.exit())
     uvicorn.run(
         make_app(settings),
         host=host,
@@ -210,6 +208,8 @@ def migrate() -> None:
 
 
 def _checked_settings(name: str) -> Settings:
+    for number in (signal.SIGINT, signal.SIGTERM):  # until it drains; and uvicorn raises the signal again after that
+        signal.signal(number, lambda *_: sys.exit())
     # Most objects die young and in no cycle: collecting seldom saves a tenth of the time.
     gc.set_threshold(50_000, 20, 50)
     logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s {name} %(levelname)s %(message)s")

@@ -1,0 +1,152 @@
+"""The checker of a faults run finds every lie that is planted, and none in the truth."""
+
+import dataclasses
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest.faults.checker import execute, violations
+from loadtest.faults.history import Facts, Item, Operation, Row
+
+OWNER, BUYER, ITEM = 1, 2, 17
+PRICE = 10_000_000
+DONE_AT = datetime(2030, 1, 1, tzinfo=UTC)
+
+Story = tuple[list[Operation], Facts]
+
+
+def told(*steps: tuple[str, int, dict[str, int | None]]) -> Story:
+    """A true history: each step is sent when the one before was acknowledged, and executed in that order."""
+    item = Item(OWNER, None)
+    history, rows = [], []
+    for number, (kind, actor, payload) in enumerate(steps):
+        id_, key = f"id {number}", f"key {number}"
+        row = Row(id_, number, key, kind, ITEM, actor, payload, "succeeded", None, DONE_AT, 0, 0)
+        item, code = execute(item, row)
+        if code:
+            row = row._replace(status="rejected", code=code)
+        elif kind == "nft.buy":
+            row = row._replace(deals=1, postings=2)
+        rows.append(row)
+        operation = Operation(key, kind, ITEM, actor, payload, sent_at=2.0 * number)
+        operation.note({"id": id_, "status": row.status, "rejection": code and {"code": code}}, at=2.0 * number + 1)
+        history.append(operation)
+    return history, Facts(rows, {ITEM: Item(OWNER, None)}, {ITEM: item})
+
+
+TRUE_STORY: tuple[tuple[str, int, dict[str, int | None]], ...] = (
+    ("nft.set_price", OWNER, {"price_nano": PRICE}),
+    ("nft.buy", BUYER, {"price_nano": PRICE}),
+    ("nft.buy", OWNER, {"price_nano": PRICE}),
+    ("nft.set_price", BUYER, {"price_nano": 2 * PRICE}),
+    ("nft.transfer", BUYER, {"to_user_id": OWNER}),
+)
+
+
+def test_the_truth_is_believed() -> None:
+    assert violations(*told(*TRUE_STORY)) == []
+
+
+def _change(number: int, **changes: object) -> Callable[[Story], Story]:
+    def change(story: Story) -> Story:
+        history, facts = story
+        rows = list(facts.rows)
+        rows[number] = rows[number]._replace(**changes)  # type: ignore[arg-type]
+        return history, dataclasses.replace(facts, rows=rows)
+
+    return change
+
+
+def _lose(story: Story) -> Story:
+    """The last transfer was acknowledged, and is gone as if it had never been."""
+    history, facts = story
+    return history, Facts(facts.rows[:-1], facts.before, {ITEM: Item(BUYER, 2 * PRICE)})
+
+
+def _double(story: Story) -> Story:
+    history, facts = story
+    again = facts.rows[1]._replace(id="another id", seq=99)
+    return history, dataclasses.replace(facts, rows=[*facts.rows, again])
+
+
+def _reorder(story: Story) -> Story:
+    """The two offers to buy are executed the other way around, and everybody is told so."""
+    history, facts = story
+    rows = list(facts.rows)
+    rows[1], rows[2] = rows[2]._replace(seq=1), rows[1]._replace(seq=2)
+    return history, dataclasses.replace(facts, rows=rows)
+
+
+def _take_back(story: Story) -> Story:
+    history, facts = story
+    history[1].note({"id": "id 1", "status": "accepted", "rejection": None}, at=9)
+    return history, facts
+
+
+def _tell_another(story: Story) -> Story:
+    history, facts = story
+    history[1].seen[-1] = ("rejected", "NFT_NOT_ON_SALE")
+    return history, facts
+
+
+def _steal(story: Story) -> Story:
+    history, facts = story
+    return history, dataclasses.replace(facts, after={ITEM: Item(BUYER, None)})
+
+
+@pytest.mark.parametrize(
+    ("lie", "found"),
+    [
+        (_lose, "lost: id 4 was acknowledged"),
+        (_double, "doubled: the key key 1 has 2 commands"),
+        (_reorder, "out of order: id 1 was acknowledged before id 2 was sent"),
+        (_take_back, "told otherwise: id 1 was final"),
+        (_tell_another, "told otherwise: id 1 is succeeded"),
+        (_steal, "not linear: item 17 is"),
+        (_change(1, deals=2), "doubled or missing effect: id 1"),
+        (_change(1, postings=4), "doubled or missing effect: id 1"),
+        (_change(1, deals=0), "doubled or missing effect: id 1"),
+        (_change(2, postings=2), "doubled or missing effect: id 2"),
+        (_change(2, status="succeeded", code=None, deals=1, postings=2), "not linear: id 2 (nft.buy) ended well"),
+        (_change(4, status="accepted", finished_at=None), "lost: id 4 has no outcome"),
+        (_change(4, status="failed"), "failed: id 4 was set aside"),
+    ],
+)
+def test_a_planted_lie_is_found(lie: Callable[[Story], Story], found: str) -> None:
+    assert any(violation.startswith(found) for violation in violations(*lie(told(*TRUE_STORY))))
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("nft.set_price"),
+            st.integers(1, 3),
+            st.fixed_dictionaries({"price_nano": st.sampled_from([PRICE, None])}),
+        ),
+        st.tuples(
+            st.just("nft.buy"),
+            st.integers(1, 3),
+            st.fixed_dictionaries({"price_nano": st.sampled_from([PRICE, 2 * PRICE])}),
+        ),
+        st.tuples(st.just("nft.transfer"), st.integers(1, 3), st.fixed_dictionaries({"to_user_id": st.integers(1, 3)})),
+    ),
+    max_size=20,
+)
+
+
+@given(STEPS)
+def test_no_true_history_is_doubted(steps: list[tuple[str, int, dict[str, int | None]]]) -> None:
+    assert violations(*told(*steps)) == []
+
+
+@given(STEPS.filter(bool), st.data())
+def test_no_lost_command_goes_unnoticed(
+    steps: list[tuple[str, int, dict[str, int | None]]], data: st.DataObject
+) -> None:
+    history, facts = told(*steps)
+    lost = data.draw(st.integers(0, len(steps) - 1))
+    rows = [row for number, row in enumerate(facts.rows) if number != lost]
+    assert violations(history, dataclasses.replace(facts, rows=rows))
