@@ -230,6 +230,12 @@ class SetPrice(ChannelCommand, kind="channels.set_price", sent_by=USER):
 class Delete(ChannelCommand, kind="channels.delete", sent_by=USER | OPERATOR, releases_only=True):
     """Take the channel off the market for good; it may be added again."""
 
+    def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
+        yield from super().touches(book, envelope)
+        channel = book.peek(Channel, self.channel_id)
+        if channel is not None:
+            yield Need(GatewayRequest, channel.check_id)
+
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
         channel = self.found(book)
         if envelope.actor is not None:  # else an operator

@@ -188,6 +188,8 @@ def touch_disconnect(book: Book, account_id: UUID) -> Iterator[Need]:
         yield Need(AccountGift, account_id, "account_id")
         yield Need(AccountChannel, account_id, "account_id")
         yield Need(Channel, account_id, "account_id")
+        for channel in book.peek_found(Channel, "account_id", account_id):
+            yield Need(GatewayRequest, channel.check_id)
 
 
 def disconnect(book: Book, account: TelegramAccount, reason: str | None) -> int:
@@ -214,6 +216,8 @@ def drop_snapshot(book: Book, account_id: UUID) -> None:
 
 
 def delete_channel(book: Book, channel: Channel) -> None:
+    """The channel is off the market; nobody need inspect it any more."""
+    abandon(book, channel.check_id)
     book.put(
         channel._replace(state=ChannelState.DELETED, price_nano=None, fee_bp=None, reason=None, closed_at=book.now)
     )

@@ -23,6 +23,8 @@ from tests.commands.sightings import HOLDERS, holds, platform, rows_of
 from tests.commands.world import World
 
 FREE = ("held", "listed")
+GIVEN_UP = ("market.withdraw", "nft.return", "accounts.connect", "accounts.approve", "channels.add", "channels.buy")
+"""What answers the requests that end after a time if they were never attempted."""
 
 
 def check(world: World) -> None:
@@ -183,7 +185,7 @@ def kind_of(command: Any) -> tuple[str, Any]:
 
 def check_requests(world: World) -> None:
     """What waits for the outside world has a request that is not over, and a timer that gives it up if it is never
-    attempted."""
+    attempted; what has ended since is not even attempted."""
     requests = {request.reference: request for request in rows_of(world, GatewayRequest)}
     waiting = [row.id for kind in (Withdrawal, Return, ChannelPurchase) for row in rows_of(world, kind) if is_open(row)]
     waiting += [channel.check_id for channel in rows_of(world, Channel) if channel.state == "checking"]
@@ -197,3 +199,5 @@ def check_requests(world: World) -> None:
             or any(reference in timer.model_dump().values() for _, timer in world.timers)
             or (requests[reference].attempts)
         )
+    unwanted = {reference for reference, request in requests.items() if request.answers in GIVEN_UP} - {*waiting}
+    assert not [reference for reference in unwanted if requests[reference].state == "pending"]
