@@ -258,9 +258,11 @@ class Couriers:
         except TimeoutError:
             return Answer(Outcome.UNKNOWN, "timeout")
         except Exception as error:  # noqa: BLE001 - the effect may be there, whatever our bug is
-            # The frames without the message: it might quote what was sent.
-            where = "" if is_weather(error) else "\n" + "".join(traceback.format_tb(error.__traceback__))
-            logger.error("a call of the gateway fails with %s%s", type(error).__name__, where)  # noqa: TRY400
+            if is_weather(error):
+                logger.warning("the gateway is not heard: %r", error)
+            else:  # the frames without the message: it might quote what was sent
+                frames = "".join(traceback.format_tb(error.__traceback__))
+                logger.error("a call of the gateway fails with %s\n%s", type(error).__name__, frames)  # noqa: TRY400
             return Answer(Outcome.UNKNOWN, "error")
 
     def _judge(self, claim: Claim, answer: Answer, milliseconds: int) -> Heard:

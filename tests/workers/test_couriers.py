@@ -5,6 +5,7 @@ import json
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,9 +15,11 @@ from pydantic import SecretStr
 from starlette.responses import JSONResponse, Response
 
 from commands.command import Command
+from commands.requests import RequestState
 from commands.withdrawals import ConfirmWithdrawal, FailWithdrawal
 from storage.audit import audit
 from storage.database import Connection, connect, engine
+from storage.gateway import Outcome
 from storage.journal import Journal, new_id
 from storage.sandbox import Fault, clear_faults, set_fault
 from storage.settings import Settings
@@ -27,18 +30,18 @@ from tests.journal import accept
 from tests.market import TON, fund, register
 from tests.system.site import end, site_of
 from workers.batch import run_batch
-from workers.couriers import _CLAIM, CALLS_MAX, Couriers, Entry
+from workers.couriers import _CLAIM, CALLS_MAX, Couriers, Entry, Heard
 
 ADDRESS = "EQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fIP8B"
 USER = 7
-QUICK: dict[str, Any] = {
-    "gateway_timeout_seconds": 2,
-    "gateway_valid_seconds": 0.5,
-    "gateway_attempts_max": 3,
+CALM: dict[str, Any] = {
+    "gateway_timeout_seconds": 30,
     "gateway_backoff_seconds": 0.05,
     "gateway_backoff_max_seconds": 0.2,
     "withdraw_interval_seconds": 0,
 }
+HASTY = {"gateway_timeout_seconds": 2}
+SOON_TIRED = {"gateway_attempts_max": 3, "gateway_valid_seconds": 0.5}
 
 
 class Office:
@@ -85,10 +88,10 @@ class Office:
             assert all(task.cancelled() for task in tasks), [task.exception() for task in tasks if not task.cancelled()]
 
     async def closed(self) -> bool:
-        """Whether the requests have ended, and their answers are executed."""
+        """Whether the requests have ended; then their answers are executed."""
+        is_open = await self.lane.fetchval("SELECT count(*) FROM gateway_requests WHERE closed_at IS NULL")
         await self.drain()
-        query = "SELECT count(*) FROM gateway_requests WHERE closed_at IS NULL"
-        return not await self.lane.fetchval(query)
+        return not is_open
 
     async def carried(self, seconds: float = 20) -> None:
         async with self.couriers():
@@ -139,16 +142,23 @@ class Office:
 async def an_office(settings: Settings) -> AsyncIterator[Office]:
     journal, lane = Journal(settings), await connect(settings, "test", timeout_seconds=10, pinned_plans=True)
     office = Office(settings, journal, lane)
-    await office.open()
-    yield office
-    await journal.close()
-    await lane.close()
+    try:
+        await office.open()
+        yield office
+    finally:
+        await journal.close()
+        await lane.close()
 
 
 @pytest.fixture
-async def office(installer: Installer) -> AsyncIterator[Office]:
-    async with an_office(await installer.install(**QUICK)) as office:
+async def office(installer: Installer, request: pytest.FixtureRequest) -> AsyncIterator[Office]:
+    """With calm settings, but for those a test changes by `with_settings`."""
+    async with an_office(await installer.install(**CALM | getattr(request, "param", {}))) as office:
         yield office
+
+
+def with_settings(settings: dict[str, Any]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("office", [pytest.param(settings, id="")], indirect=True)
 
 
 async def test_a_payout_is_performed_and_confirmed(office: Office) -> None:
@@ -196,6 +206,7 @@ async def test_a_request_that_was_never_seen_is_sent_again_under_its_reference(o
     await office.assert_paid_once(reference)
 
 
+@with_settings(SOON_TIRED)
 async def test_a_request_never_seen_in_all_its_attempts_is_a_definite_no(office: Office) -> None:
     await set_fault(office.lane, Fault.LOSE_REQUEST, times=None)
     [reference] = await office.withdraw()
@@ -213,6 +224,7 @@ async def test_a_request_never_seen_in_all_its_attempts_is_a_definite_no(office:
     await office.assert_sound()
 
 
+@with_settings(SOON_TIRED)
 async def test_nothing_is_given_back_while_the_gateway_is_down(office: Office) -> None:
     """The attempts are used up, but nobody has said that none was seen."""
     await set_fault(office.lane, Fault.DOWN, times=None)
@@ -261,6 +273,7 @@ async def test_an_answer_that_comes_twice_has_one_effect(office: Office) -> None
     await office.assert_paid_once(reference)
 
 
+@with_settings(HASTY)
 async def test_a_slow_answer_is_unknown_and_looked_up(office: Office) -> None:
     await set_fault(office.lane, Fault.SLOW, seconds=60)
     [reference] = await office.withdraw()
@@ -269,13 +282,12 @@ async def test_a_slow_answer_is_unknown_and_looked_up(office: Office) -> None:
     await office.assert_paid_once(reference)
 
 
-async def test_one_slow_call_does_not_keep_others_waiting(installer: Installer) -> None:
-    async with an_office(await installer.install(**QUICK | {"gateway_timeout_seconds": 30})) as office:
-        await set_fault(office.lane, Fault.SLOW, seconds=60)
-        await office.withdraw(50)
-        done = "SELECT count(*) FILTER (WHERE state = 'done') = 49 AND bool_or(state = 'sent') FROM gateway_requests"
-        async with office.couriers():
-            await eventually(lambda: office.lane.fetchval(done))
+async def test_one_slow_call_does_not_keep_others_waiting(office: Office) -> None:
+    await set_fault(office.lane, Fault.SLOW, seconds=60)
+    await office.withdraw(50)
+    done = "SELECT count(*) FILTER (WHERE state = 'done') = 49 AND bool_or(state = 'sent') FROM gateway_requests"
+    async with office.couriers():
+        await eventually(lambda: office.lane.fetchval(done))
 
 
 async def test_an_answer_without_its_fields_is_none(installer: Installer) -> None:
@@ -286,10 +298,10 @@ async def test_an_answer_without_its_fields_is_none(installer: Installer) -> Non
 
         async def respond(call: str, asked: dict[str, Any]) -> Response:
             said = missing if len(bridge.seen) < 3 else fields
-            return JSONResponse({"reference": asked["reference"], "outcome": "done", "fee": "more than asked", **said})
+            return JSONResponse({"reference": asked["reference"], "outcome": "done", "more": "than asked", **said})
 
         bridge.respond = respond
-        settings = await installer.install(**QUICK, gateway_url=bridge.url, gateway_secret=SecretStr(SECRET))
+        settings = await installer.install(**CALM, gateway_url=bridge.url, gateway_secret=SecretStr(SECRET))
         async with an_office(settings) as office:
             [reference] = await office.withdraw()
             await office.carried()
@@ -300,6 +312,9 @@ async def test_an_answer_without_its_fields_is_none(installer: Installer) -> Non
                 "confirmed",
                 fields["tx_hash"],
             )
+            [attempted_at] = await office.column("SELECT attempted_at FROM gateway_requests")
+            valid = timedelta(seconds=settings.gateway_valid_seconds)
+            assert datetime.fromisoformat(bridge.seen[0].fields["not_after"]) == attempted_at + valid
             await office.assert_sound()
 
 
@@ -317,7 +332,7 @@ async def test_a_request_whose_courier_died_before_the_call_is_looked_up_and_sen
 async def test_a_worker_killed_between_the_effect_and_the_answer_costs_a_lookup(
     installer: Installer, tmp_path: Path
 ) -> None:
-    settings = await installer.install(**QUICK | {"gateway_timeout_seconds": 3}, lease_seconds=1)
+    settings = await installer.install(**CALM | {"gateway_timeout_seconds": 3}, lease_seconds=1)
     async with an_office(settings) as office, site_of(settings, tmp_path / "logs") as site:
         await set_fault(office.lane, Fault.SLOW, seconds=60)
         [reference] = await office.withdraw()
@@ -331,18 +346,31 @@ async def test_a_worker_killed_between_the_effect_and_the_answer_costs_a_lookup(
         await office.assert_paid_once(reference)
 
 
-async def test_couriers_survive_the_loss_of_their_connections(office: Office) -> None:
-    references = await office.withdraw(60)
-    async with office.couriers():
+async def test_a_sleeper_whose_request_was_claimed_since_changes_nothing_by_an_unclear_answer(office: Office) -> None:
+    [reference] = await office.withdraw()
+    await office.lane.execute(
+        "UPDATE gateway_requests SET state = 'sent', attempts = 2, due_at = now() + interval '1 hour'"
+    )
+    sleeper = Couriers(office.settings, lambda _: None)
+    for number, state in ((1, "sent"), (2, "unknown")):
+        heard = Heard(reference, number, RequestState.UNKNOWN, False, "{}", 0, Outcome.UNKNOWN, None, 1, None)
+        await sleeper._hear([heard])
+        assert await office.column("SELECT state FROM gateway_requests") == [state]
+    await sleeper._hearing.close()
 
-        async def closed_under_fire() -> bool:
+
+@with_settings(HASTY)
+async def test_couriers_survive_the_loss_of_their_connections(office: Office) -> None:
+    references = await office.withdraw()
+    async with office.couriers():
+        for _ in range(3):
+            await eventually(office.closed)
+            references += await office.withdraw(40)
+            await eventually(lambda: office.lane.fetchval("SELECT bool_or(state = 'sent') FROM gateway_requests"))
             await office.lane.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name IN ('souk couriers', 'souk sandbox') AND datname = current_database()"
             )
-            return bool(await office.lane.fetchval("SELECT bool_or(attempts > 0) FROM gateway_requests"))
-
-        await eventually(closed_under_fire)
         await eventually(office.closed)
     await office.assert_paid_once(*references)
 
@@ -397,6 +425,7 @@ async def test_an_answer_that_contradicts_the_end_is_told_to_the_operators(offic
     assert await office.column("SELECT name FROM events WHERE name = 'gateway.contradicted'") == [
         "gateway.contradicted"
     ]
+    assert await office.column("SELECT state FROM gateway_requests") == ["refused"]
     assert await office.withdrawal(reference) == ("failed", "refused", 0)
     await office.assert_sound()
 
