@@ -19,6 +19,7 @@ from api.results import Results
 from api.submit import Submit
 from api.views import Views
 from storage.database import engine as make_engine
+from storage.hints import Hints
 from storage.journal import Journal
 from storage.notices import Listener
 from storage.queue import OUTCOMES_CHANNEL, Queue, connect_redis
@@ -34,7 +35,9 @@ def make_app(settings: Settings) -> Starlette:
     outcomes = Outcomes(journal)
     listener = Listener(redis, OUTCOMES_CHANNEL, outcomes.heard)
     outcomes.notices_work = lambda: listener.connected
-    submit = Submit(settings, journal, Queue(redis), outcomes, keyring)
+    queue = Queue(redis)
+    hints = Hints(queue)
+    submit = Submit(settings, journal, hints, outcomes, keyring)
     results = Results(settings, engine, journal, submit, keyring)
 
     @asynccontextmanager
@@ -44,7 +47,7 @@ def make_app(settings: Settings) -> Starlette:
         for service in services:
             service.cancel()
         await asyncio.wait(services)
-        await submit.close()
+        await hints.close()
         await journal.close()
         await redis.aclose()
         await engine.dispose()
@@ -61,7 +64,8 @@ def make_app(settings: Settings) -> Starlette:
             postgresql = "ok"
         except (SQLAlchemyError, OSError, TimeoutError):
             postgresql = "unavailable"
-        parts = {"postgresql": postgresql, "redis": "ok" if listener.connected else "unavailable"}
+        redis = await queue.state(settings.partitions) if listener.connected else "unavailable"
+        parts = {"postgresql": postgresql, "redis": redis}
         serves = postgresql == "ok"
         return json_response({"ready": serves, "parts": parts}, 200 if serves else 503)
 

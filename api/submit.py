@@ -5,12 +5,10 @@ answer, the command is accepted all the same, and the sweeper finds it.
 """
 
 import asyncio
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from uuid import UUID
 
 from pydantic import (
     AfterValidator,
@@ -23,7 +21,6 @@ from pydantic import (
     ValidationError,
 )
 from pydantic_core import from_json, to_json
-from redis.exceptions import RedisError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -32,17 +29,13 @@ from api.outcomes import Outcomes
 from api.problems import Problem, json_response, problem_of
 from commands.command import KINDS, PRINTABLE, USER, Invalid, UserId, decode
 from commands.outcome import Status
-from storage.gather import Gather
+from storage.hints import Hints
 from storage.journal import Journal, Receipt, Submission, new_id, partition_of
 from storage.keys import Credential, Role
-from storage.queue import Queue
 from storage.sealing import NoSecretKey, Sealer
 from storage.settings import Settings
 
-logger = logging.getLogger(__name__)
-
 _RETRY_AFTER = "1"
-_HINTS_MAX = 1_000
 _SECONDS = re.compile(r"[0-9]{1,6}")
 _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})", re.IGNORECASE
@@ -85,18 +78,14 @@ class Submit:
     """The two routes that accept commands."""
 
     def __init__(
-        self, settings: Settings, journal: Journal, queue: Queue, outcomes: Outcomes, keyring: Keyring
+        self, settings: Settings, journal: Journal, hints: Hints, outcomes: Outcomes, keyring: Keyring
     ) -> None:
         self._settings = settings
         self._journal = journal
-        self._queue = queue
+        self._hints = hints
         self._outcomes = outcomes
         self._keyring = keyring
         self._sealer = Sealer(settings.secret_key)
-        self._hints: Gather[tuple[int, UUID], None] = Gather(self._enqueue, _HINTS_MAX)
-
-    async def close(self) -> None:
-        await self._hints.close()
 
     async def one(self, request: Request) -> Response:
         """POST /v1/commands."""
@@ -154,13 +143,13 @@ class Submit:
 
     async def _store(self, submissions: list[Submission]) -> Sequence[Receipt | Exception]:
         answers = await self._journal.accept(submissions)
-        hints = [
-            (answer.partition, answer.id)
-            for answer in answers
-            if isinstance(answer, Receipt) and not answer.replayed and answer.status is Status.ACCEPTED
-        ]
-        if hints:
-            _ = self._hints.add(hints)  # nobody waits for a hint
+        self._hints.enqueue(
+            [
+                (answer.partition, answer.id)
+                for answer in answers
+                if isinstance(answer, Receipt) and not answer.replayed and answer.status is Status.ACCEPTED
+            ]
+        )
         return answers
 
     async def wait(self, receipts: Sequence[Receipt], seconds: float) -> list[Receipt]:
@@ -237,13 +226,6 @@ class Submit:
             not_after=body.not_after,
             secrets=sealed.secrets,
         )
-
-    async def _enqueue(self, commands: list[tuple[int, UUID]]) -> list[None]:
-        try:
-            await self._queue.enqueue(commands)
-        except (RedisError, OSError) as error:
-            logger.warning("%d hints are lost: %s", len(commands), error)
-        return [None] * len(commands)
 
 
 def wait_seconds(headers: Mapping[str, str], settings: Settings) -> float:

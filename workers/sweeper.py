@@ -2,7 +2,8 @@
 
 Hints may be lost, doubled or forged. Once a turn the sweeper rings for every owned partition that has accepted commands
 in the journal or jobs in its queue, enqueues anew the commands whose hint is missing, and discards jobs that stand for
-no waiting command. While Redis is away it turns faster: the journal alone carries the work.
+no waiting command. While Redis is away it turns faster: the journal alone carries the work. Redis gets no more of a
+turn than the pause between two: a slow one is no reason to look at the journal later.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import logging
 from collections.abc import Callable, Collection
 from uuid import UUID
 
+from asyncpg import Record
 from redis.exceptions import RedisError
 
 from storage.database import Connection, Line, is_weather
@@ -60,26 +62,46 @@ class Sweeper:
             await self._line.close()
 
     async def _sweep(self) -> None:
+        clock = asyncio.get_running_loop().time
         while True:
+            notices_work = self._notices_work()
+            next_at = clock() + (TURN_SECONDS if notices_work else TURN_SECONDS_WITHOUT_NOTICES)
             try:
-                await self.turn()
-            except RedisError as error:
-                logger.warning("hints are not swept: %s", error)
+                owned, waiting = await self._look()
+                if notices_work:
+                    await self._mend_until(next_at, owned, waiting)
             except Exception as error:
                 if not is_weather(error):
                     raise
                 logger.warning("the journal is not swept: %r", error)
-                await asyncio.sleep(TURN_SECONDS)
-            await asyncio.sleep(TURN_SECONDS if self._notices_work() else TURN_SECONDS_WITHOUT_NOTICES)
+                next_at = clock() + TURN_SECONDS
+            await asyncio.sleep(next_at - clock())
 
     async def turn(self) -> None:
         """One look at the journal and the queues."""
+        await self._mend(*await self._look())
+
+    async def _look(self) -> tuple[list[int], list[Record]]:
+        """Ring for what waits; the owned partitions, and the oldest commands that wait in each."""
         owned = list(self._owned())
         connection = await self._line.connected()
         waiting = await connection.fetch(_WAITING, owned, _EACH, _OLD_SECONDS)
         self._ring({row["partition"] for row in waiting})
-        if not self._notices_work():
-            return
+        return owned, waiting
+
+    async def _mend_until(self, end: float, owned: list[int], waiting: list[Record]) -> None:
+        ending = asyncio.timeout_at(end)
+        try:
+            async with ending:
+                await self._mend(owned, waiting)
+        except RedisError as error:
+            logger.warning("hints are not swept: %s", error)
+        except TimeoutError:
+            if not ending.expired():
+                raise
+            logger.warning("hints are not swept: Redis is slow")
+
+    async def _mend(self, owned: list[int], waiting: list[Record]) -> None:
         queued = await self._queue.peek(owned, _EACH)
         self._ring(queued.keys())
         await self._queue.enqueue(
@@ -87,7 +109,7 @@ class Sweeper:
             for row in waiting
             if row["old"] and job_id(row["partition"], row["id"]) not in queued.get(row["partition"], ())
         )
-        await self._discard_stale(connection, queued)
+        await self._discard_stale(await self._line.connected(), queued)
 
     async def _discard_stale(self, connection: Connection, queued: dict[int, list[str]]) -> None:
         """Jobs whose command is final, or is none at all."""

@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -20,8 +20,18 @@ from arq.worker import Worker, func
 from redis.exceptions import RedisError
 
 from storage.database import connect
+from storage.hints import Hints
 from storage.notices import Listener
-from storage.queue import BELLS_CHANNEL, FUNCTION, Queue, connect_redis, deserialize, serialize
+from storage.queue import (
+    BELLS_CHANNEL,
+    FUNCTION,
+    WORKERS_KEY,
+    Queue,
+    connect_redis,
+    deserialize,
+    serialize,
+    workers_redis,
+)
 from storage.settings import Settings
 from workers.batch import Batch, run_batch
 from workers.couriers import Couriers
@@ -67,24 +77,25 @@ class SoukWorker(Worker):
         worker_id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         super().__init__(
             functions=[func(execute, name=FUNCTION)],
-            queue_name="arq:queue",
-            redis_pool=redis,
+            queue_name=WORKERS_KEY,
+            redis_pool=workers_redis(redis),
             burst=burst,
             ctx={"settings": settings},
             job_serializer=serialize,
             job_deserializer=deserialize,
             job_completion_wait=STOP_SECONDS,
             health_check_interval=10,
-            health_check_key=f"souk:worker:{worker_id}",
+            health_check_key=f"souk:worker:{{{WORKERS_KEY}}}:{worker_id}",
             **options,
         )
-        self._queue = Queue(redis)
-        self._hints: set[asyncio.Task[None]] = set()
+        self._redis = redis
+        queue = Queue(redis)
+        self._hints = Hints(queue)
         self._lanes = Lanes(settings, self._finish)
         self._leases = Leases(settings, worker_id, self._lanes)
         self._bells = Listener(redis, BELLS_CHANNEL, self._heard)
         self._sweeper = Sweeper(
-            settings, self._queue, self._lanes.fences.keys, self._lanes.ring, lambda: self._bells.connected
+            settings, queue, self._lanes.fences.keys, self._lanes.ring, lambda: self._bells.connected
         )
         self._timers = Timers(settings, self._accepted)
         self._couriers = Couriers(settings, self._accepted)
@@ -114,8 +125,7 @@ class SoukWorker(Worker):
         finally:
             self._lanes.stop()
             await self._leases.leave()
-            if self._hints:
-                await asyncio.wait(self._hints)
+            await self._hints.close()
 
     def handle_sig_wait_for_completion(self, signum: signal.Signals) -> None:
         """The lanes finish the batches in hand; `main` then hands the leases back and returns."""
@@ -127,6 +137,8 @@ class SoukWorker(Worker):
         self.tasks = {}
         with suppress(RedisError, OSError):
             await super().close()
+        with suppress(RedisError, OSError):
+            await self._redis.aclose()
 
     async def _beat(self) -> None:
         """Arq's health key, and in a burst the end."""
@@ -141,24 +153,10 @@ class SoukWorker(Worker):
         self._lanes.ring(int(partition) for partition in partitions.split())
 
     def _finish(self, batch: Batch) -> None:
-        if batch.finished:
-            self._hint(self._queue.finish(batch.finished))
+        self._hints.finish(batch.finished)
         self._accepted(batch.follow_ups)
 
     def _accepted(self, commands: Collection[tuple[int, UUID]]) -> None:
         if commands:
             self._lanes.ring({partition for partition, _ in commands})
-            self._hint(self._queue.enqueue(commands))
-
-    def _hint(self, telling: Coroutine[Any, Any, None]) -> None:
-        """Tell Redis, without waiting: it is a hint."""
-        task = asyncio.create_task(_quietly(telling))
-        self._hints.add(task)
-        task.add_done_callback(self._hints.discard)
-
-
-async def _quietly(telling: Coroutine[Any, Any, None]) -> None:
-    try:
-        await telling
-    except (RedisError, OSError) as error:
-        logger.warning("a hint is lost: %s", error)
+            self._hints.enqueue(commands)
