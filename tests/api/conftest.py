@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.api.api import Api, running
+from tests.api.bazaar import Bazaar
 from tests.installation import Installer
 
 
@@ -12,3 +13,12 @@ from tests.installation import Installer
 async def api(installer: Installer) -> AsyncIterator[Api]:
     async with running(await installer.install()) as api:
         yield api
+
+
+@pytest.fixture(scope="package")
+async def bazaar(installer: Installer) -> AsyncIterator[Bazaar]:
+    """For reading only."""
+    async with running(await installer.install()) as api:
+        bazaar = Bazaar(api)
+        await bazaar.open()
+        yield bazaar
