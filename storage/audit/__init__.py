@@ -7,7 +7,7 @@ read access. Queries are joins of whole tables, so that their time grows with th
 from typing import NamedTuple
 
 from sqlalchemy import TextClause, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from commands.terms import Terms
 from storage.audit.documents import DOCUMENT_INVARIANTS
@@ -32,14 +32,18 @@ class Finding(NamedTuple):
 
 async def audit(engine: AsyncEngine, terms: Terms) -> list[Finding]:
     """Every invariant as found in one snapshot of the database."""
-    findings = []
     async with engine.connect() as plain:
-        connection = await plain.execution_options(isolation_level="REPEATABLE READ")
-        for invariant in INVARIANTS:
-            rows = await connection.scalars(_query(invariant.broken, terms))
-            found = [str(row) for row in rows.fetchmany(_SHOWN_MAX)]
-            figure = int(await connection.scalar(text(invariant.figure)) or 0)
-            findings.append(Finding(invariant.name, invariant.statement, figure, found))
+        return await examine(await plain.execution_options(isolation_level="REPEATABLE READ"), terms)
+
+
+async def examine(connection: AsyncConnection, terms: Terms) -> list[Finding]:
+    """Every invariant as found in the connection's transaction."""
+    findings = []
+    for invariant in INVARIANTS:
+        rows = await connection.scalars(_query(invariant.broken, terms))
+        found = [str(row) for row in rows.fetchmany(_SHOWN_MAX)]
+        figure = int(await connection.scalar(text(invariant.figure)) or 0)
+        findings.append(Finding(invariant.name, invariant.statement, figure, found))
     return findings
 
 

@@ -2,17 +2,6 @@
 
 from storage.audit.invariant import Invariant
 
-HOLDS = """
-SELECT 'offer' AS document_kind, id::text AS document_id, author_id AS user_id, held_nano AS amount_nano
-FROM offers WHERE held_nano > 0
-UNION ALL SELECT 'bid', id::text, bidder_id, held_nano FROM bids WHERE held_nano > 0
-UNION ALL SELECT 'presale', id::text, seller_id, deposit_held_nano FROM presales WHERE deposit_held_nano > 0
-UNION ALL SELECT 'presale', id::text, buyer_id, buyer_held_nano FROM presales WHERE buyer_held_nano > 0
-UNION ALL SELECT 'withdrawal', id::text, user_id, held_nano FROM withdrawals WHERE held_nano > 0
-UNION ALL SELECT 'return', id::text, user_id, held_nano FROM returns WHERE held_nano > 0
-UNION ALL SELECT 'channel_purchase', id::text, buyer_id, held_nano FROM channel_purchases WHERE held_nano > 0
-"""
-
 _SIDES = """
 SELECT debit_account AS account, debit_side AS side, -amount_nano AS amount FROM postings
 UNION ALL SELECT credit_account, credit_side, amount_nano FROM postings
@@ -75,8 +64,8 @@ MONEY_INVARIANTS = (
     Invariant(
         "V4",
         "what a user has held is the sum of that user's holds",
-        f"""
-        WITH holding AS (SELECT user_id, sum(amount_nano) AS amount FROM ({HOLDS}) AS holds GROUP BY user_id)
+        """
+        WITH holding AS (SELECT user_id, sum(amount_nano) AS amount FROM holds GROUP BY user_id)
         SELECT coalesce(id, user_id)::text FROM accounts FULL JOIN holding ON user_id = id
         WHERE coalesce(held_nano, 0) <> coalesce(amount, 0)
         """,
@@ -101,14 +90,14 @@ MONEY_INVARIANTS = (
             FROM (
                 SELECT document_kind, document_id, user_id, amount_nano AS posted, 0 AS recorded
                 FROM ({_HELD_BY_POSTINGS}) AS postings
-                UNION ALL SELECT document_kind, document_id, user_id, 0, amount_nano FROM ({HOLDS}) AS holds
+                UNION ALL SELECT document_kind, document_id, user_id, 0, amount_nano FROM holds
             ) AS both_sides
             LEFT JOIN bids ON document_kind = 'bid' AND bids.id::text = document_id
             GROUP BY 1, 2, 3
         )
         SELECT concat_ws(' ', document_kind, document_id, 'of', user_id) FROM sums WHERE posted <> recorded
         """,
-        f"SELECT count(*) FROM ({HOLDS}) AS holds",
+        "SELECT count(*) FROM holds",
     ),
     Invariant(
         "V7",

@@ -1,0 +1,208 @@
+"""Redis in several servers, a Sentinel set and a Cluster: what a master's death costs, and that it costs no command."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from storage.locks import LockError, LockLost, Locks, LockTimeout, LockUnavailable
+from storage.queue import Queue, connect_redis
+from storage.settings import Settings
+from tests.deadline import eventually
+from tests.installation import Installer
+from tests.market import register, set_price
+from tests.system.conftest import BATCH_MAX, LEASE_SECONDS
+from tests.system.redises import RedisCluster, RedisNode, SentinelSet, redis_cluster, sentinel_set
+from tests.system.site import Site, Trades, site_of
+
+ALL_SECONDS = 60
+FAILOVER_SECONDS = 20
+WAKE_SECONDS = 3.0
+"""Without a bell, a command waits for the sweeper."""
+
+Redises = SentinelSet | RedisCluster
+
+
+@pytest.fixture(scope="module", params=["sentinel", "cluster"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def redises(kind: str, tmp_path: Path) -> Iterator[Redises]:
+    with sentinel_set(tmp_path / "s") if kind == "sentinel" else redis_cluster(tmp_path / "c") as found:
+        yield found
+
+
+@pytest.fixture
+async def settings(redises: Redises, installer: Installer) -> Settings:
+    installed = await installer.install(partitions=8, lease_seconds=LEASE_SECONDS, batch_max=BATCH_MAX)
+    return installed.model_copy(update={"redis_url": SecretStr(redises.url)})
+
+
+@pytest.fixture
+async def site(settings: Settings, tmp_path: Path) -> AsyncIterator[Site]:
+    async with site_of(settings, tmp_path / "logs") as site:
+        for _ in range(2):
+            site.start_worker()
+        await site.start_api()
+        await eventually(lambda: redis_is(site, "ok"), FAILOVER_SECONDS)
+        yield site
+
+
+def master(redises: Redises) -> RedisNode:
+    """The one that can be replaced."""
+    return redises.master() if isinstance(redises, SentinelSet) else redises.doubled
+
+
+async def redis_is(site: Site, *states: str) -> bool:
+    return (await site.client.get("/readyz")).json()["parts"]["redis"] in states
+
+
+async def until_finished(site: Site, commands: int) -> None:
+    async def enough() -> bool:
+        return await site.finished() >= commands
+
+    await eventually(enough, ALL_SECONDS, f"{commands} commands are never finished")
+
+
+async def longest_pause(site: Site) -> float:
+    """Seconds without execution, at most, while sales went on."""
+    seconds = await site.value("""
+        SELECT extract(epoch FROM max(pause)) FROM (
+            SELECT finished_at - lag(finished_at) OVER (ORDER BY finished_at) AS pause
+            FROM commands WHERE kind IN ('nft.price', 'nft.set_price', 'nft.buy')
+        ) AS pauses
+    """)
+    return float(seconds)
+
+
+@pytest.mark.parametrize("death", ["killed", "hung"])
+async def test_a_master_that_dies_under_load_costs_no_command(
+    site: Site, redises: Redises, death: str, record_property: Callable[[str, object], None]
+) -> None:
+    trades = Trades(rounds=100)
+    await trades.prepare(site)
+    done = await site.finished()
+    sending = asyncio.create_task(trades.send(site))
+    await until_finished(site, done + trades.commands_total // 10)
+    dead = master(redises)
+    died_at = time.monotonic()
+    if death == "killed":
+        dead.kill()
+    else:
+        dead.hang()
+    await eventually(lambda: redis_is(site, "unavailable", "refusing"), FAILOVER_SECONDS)
+    await eventually(lambda: redis_is(site, "ok"), FAILOVER_SECONDS, "no other master takes over")
+    away = time.monotonic() - died_at
+    await sending
+    await eventually(site.all_are_finished, ALL_SECONDS)
+    await trades.assert_each_happened_once_in_order(site)
+    pause = await longest_pause(site)
+    record_property("seconds without Redis", round(away, 2))
+    record_property("seconds without execution", round(pause, 2))
+    print(f"{type(redises).__name__}, {death}: {away:.2f} s without Redis, {pause:.2f} s without execution")
+    assert pause < WAKE_SECONDS
+    if death == "killed":
+        dead.start()
+    else:
+        dead.wake()
+    await eventually(lambda: nothing_is_queued(site), FAILOVER_SECONDS, "hints are left behind")
+    assert await redis_is(site, "ok")
+
+
+async def nothing_is_queued(site: Site) -> bool:
+    redis = connect_redis(site.settings)
+    try:
+        return not await Queue(redis).peek(range(site.settings.partitions), 1)
+    finally:
+        await redis.aclose()
+
+
+async def test_a_command_sent_while_nobody_is_master_is_accepted_at_once_and_executed_soon(
+    site: Site, redises: Redises, record_property: Callable[[str, object], None]
+) -> None:
+    await site.succeed([register(number) for number in range(1, 9)])
+    master(redises).kill()
+    over = time.monotonic() + FAILOVER_SECONDS
+    accepted, executed = [], []
+    number = 0
+    while not executed or (not await redis_is(site, "ok") and time.monotonic() < over):
+        number += 1
+        sent_at = time.monotonic()
+        [receipt] = await site.submit([set_price(number, number)])
+        accepted.append(time.monotonic() - sent_at)
+        answer = await site.client.get(receipt["links"]["self"], params={"wait": "10"})
+        executed.append(time.monotonic() - sent_at)
+        assert answer.json()["status"] == "rejected"
+    assert await redis_is(site, "ok")
+    record_property("slowest acceptance, seconds", round(max(accepted), 3))
+    record_property("slowest outcome, seconds", round(max(executed), 3))
+    print(f"{type(redises).__name__}: acceptance ≤ {max(accepted):.3f} s, outcome ≤ {max(executed):.3f} s")
+    assert max(accepted) < 1
+    assert max(executed) < WAKE_SECONDS
+
+
+@asynccontextmanager
+async def locks_of(settings: Settings) -> AsyncIterator[Locks]:
+    redis = connect_redis(settings)
+    async with Locks(redis) as locks:
+        yield locks
+    await redis.aclose()
+
+
+async def test_a_lock_is_held_by_nobody_new_while_there_is_no_master_and_its_fence_grows(
+    settings: Settings, redises: Redises
+) -> None:
+    async with locks_of(settings) as ours, locks_of(settings) as others:
+        async with ours.hold("a", "b", lease_seconds=1) as held:
+            await replicated(redises)
+            master(redises).kill()
+            refused = 0
+            with pytest.raises(LockLost):
+                while True:
+                    held.check()
+                    with pytest.raises((LockTimeout, LockUnavailable)):
+                        async with others.hold("b", "c", wait_seconds=0.2):
+                            pytest.fail("held beside its holder")
+                    refused += 1
+            assert refused
+
+        async def taken() -> bool:
+            with suppress(LockError):
+                async with others.hold("b", "c", wait_seconds=0.5) as next_:
+                    assert next_.fence > held.fence
+                    return True
+            return False
+
+        await eventually(taken, FAILOVER_SECONDS, "the lock does not come back")
+
+
+async def replicated(redises: Redises) -> None:
+    """What was written so far has reached a replica."""
+    await asyncio.to_thread(master(redises).client.execute_command, "WAIT", 1, 5_000)
+
+
+async def test_a_cluster_that_lost_a_third_of_its_slots_stops_nobody(installer: Installer, tmp_path: Path) -> None:
+    """No replica takes over; what waits in those partitions is found in the journal."""
+    with redis_cluster(tmp_path / "c") as cluster:
+        settings = await installer.install(partitions=8, lease_seconds=LEASE_SECONDS, batch_max=BATCH_MAX)
+        settings = settings.model_copy(update={"redis_url": SecretStr(cluster.url)})
+        async with site_of(settings, tmp_path / "logs") as site:
+            site.start_worker()
+            await site.start_api()
+            lonely = next(node for node in cluster.nodes[:3] if node is not cluster.doubled)
+            trades = Trades(rounds=10)
+            await trades.prepare(site)
+            lonely.kill()
+            site.start_worker()  # joins meanwhile
+            await trades.send(site)
+            await eventually(site.all_are_finished, ALL_SECONDS)
+            await trades.assert_each_happened_once_in_order(site)
+            assert await redis_is(site, "unavailable", "refusing")
+            lonely.start()
+            await eventually(lambda: redis_is(site, "ok"), FAILOVER_SECONDS)
