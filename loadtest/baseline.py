@@ -44,7 +44,7 @@ UPDATE accounts SET available_nano = available_nano - :price_now WHERE id = :buy
 RETURNING available_nano AS buyer_nano \\gset
 UPDATE accounts SET available_nano = available_nano + :net WHERE id = :seller
 RETURNING available_nano AS seller_nano \\gset
-UPDATE nfts SET owner_id = :buyer, state = 'held', price_nano = NULL, fee_bp = NULL WHERE id = :item;
+UPDATE nfts SET owner_id = :buyer, state = 'held', price_nano = NULL, fee_bp = NULL, listed_at = NULL WHERE id = :item;
 INSERT INTO postings (command_id, debit_account, debit_side, credit_account, credit_side, amount_nano,
     debit_balance_nano, credit_balance_nano, document_kind, document_id, at)
 VALUES
