@@ -5,6 +5,7 @@ All are found sound at the end.
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -16,7 +17,7 @@ from tests.system.site import Site, site_of
 from tests.system.upstack import SMALL, Up
 
 LEASE_SECONDS = 1.0
-IMPATIENT = {
+IMPATIENT: dict[str, Any] = {
     "gateway_timeout_seconds": 1.0,
     "gateway_backoff_seconds": 0.1,
     "gateway_backoff_max_seconds": 0.2,

@@ -95,17 +95,17 @@ async def sell(bazaar: Bazaar) -> Names:
 
 
 async def auction(bazaar: Bazaar) -> Names:
-    ids = []
+    auctions, bids = [], []
     for item in (AUCTIONED, WON):
-        ids.append(await bazaar.do("auctions.create", ALICE, nft_id=item, start_nano=TON))
-        named = {"nft_id": item, "auction_id": ids[-1]}
-        outbid = await bazaar.do("auctions.place_bid", CAROL, **named, amount_nano=TON)
-        raised = await bazaar.do("auctions.place_bid", BOB, **named, amount_nano=2 * TON)
-        leading = await bazaar.do("auctions.place_bid", BOB, **named, amount_nano=3 * TON)
-    names = {"auction": ids[0], "won_auction": ids[1], "auctioned": AUCTIONED, "won": WON, "winning": leading}
-    await bazaar.past("auctions", ids[1])
-    await bazaar.do("auctions.settle", BOB, nft_id=WON, auction_id=ids[1])
-    return names | {"lost": outbid, "raised": raised}
+        auctions.append(await bazaar.do("auctions.create", ALICE, nft_id=item, start_nano=TON))
+        named = {"nft_id": item, "auction_id": auctions[-1]}
+        for user, amount_nano in ((CAROL, TON), (BOB, 2 * TON), (BOB, 3 * TON)):
+            bids.append(await bazaar.do("auctions.place_bid", user, **named, amount_nano=amount_nano))
+    await bazaar.past("auctions", auctions[1])
+    await bazaar.do("auctions.settle", BOB, nft_id=WON, auction_id=auctions[1])
+    names = {"auction": auctions[0], "won_auction": auctions[1], "auctioned": AUCTIONED, "won": WON}
+    lost, raised, winning = bids[3:]
+    return names | {"lost": lost, "raised": raised, "winning": winning}
 
 
 async def presell(bazaar: Bazaar) -> Names:
@@ -145,14 +145,12 @@ async def swap(bazaar: Bazaar) -> Names:
 
 
 async def withdraw_and_return(bazaar: Bazaar) -> Names:
-    withdrawals, returns = [], []
-    for user in (BOB, CAROL):
-        withdrawals.append(await bazaar.do("market.withdraw", user, amount_nano=5 * TON, address=ADDRESS))
+    out = {"amount_nano": 5 * TON, "address": ADDRESS}
+    withdrawals = [await bazaar.do("market.withdraw", user, **out) for user in (BOB, CAROL)]
     named = {"user_id": CAROL, "withdrawal_id": withdrawals[1]}
     paid = {"tx_hash": "f" * 64, "logical_time": 1, "network_fee_nano": 7}
     confirmed = await bazaar.do("market.withdraw_confirm", **named, **paid)
-    for item in (RETURNING, RETURNED):
-        returns.append(await bazaar.do("nft.return", ALICE, nft_id=item))
+    returns = [await bazaar.do("nft.return", ALICE, nft_id=item) for item in (RETURNING, RETURNED)]
     await bazaar.do("nft.return_confirm", nft_id=RETURNED, return_id=returns[1])
     names = {"withdrawal": withdrawals[0], "paid": withdrawals[1], "payout": confirmed}
     return names | {"return": returns[0], "returned": returns[1], "returning": RETURNING, "external": RETURNED}
