@@ -1,9 +1,12 @@
 """Connections to PostgreSQL: raw asyncpg for the two hot paths (accepting and executing), SQLAlchemy for reads and
 operators; and which of its errors are weather."""
 
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
+from pydantic import SecretStr
 from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -17,6 +20,7 @@ else:
     Connection = asyncpg.Connection
 
 CONNECT_SECONDS = 5.0
+_CLOSE_SECONDS = 1.0
 
 # Joins of short arrays with hot, bloated tables flip to whole-table plans at a factor of seven; these statements are
 # written for index look-ups, planned once.
@@ -32,6 +36,9 @@ _PINNED_PLANS = {
 # What a read filters by is common or rare: each is planned for its own values.
 _READING = {"jit": "off", "plan_cache_mode": "force_custom_plan"}
 
+_SESSION_CLASSES = ("08", "25")
+"""SQLSTATE classes that may be this session's own: a new one may lead to the new primary, or be writable."""
+
 
 class Unavailable(Exception):
     """PostgreSQL cannot be used right now; nothing was decided."""
@@ -43,17 +50,17 @@ async def connect(settings: Settings, name: str, *, timeout_seconds: float, pinn
     A transaction whose client falls asleep is ended by the server within the lease: its locks are the next owner's.
     Raises Unavailable when the installation has another number of partitions by now.
     """
-    server_settings = {
-        "application_name": f"souk {name}",
+    session = {
         "jit": "off",
+        "synchronous_commit": "on",  # what was acknowledged survives a crash, whatever the database's own default
         "statement_timeout": f"{int(timeout_seconds * 1000)}",
         "idle_in_transaction_session_timeout": f"{int(settings.lease_seconds * 1000)}",
     }
-    connection = await asyncpg.connect(
+    connection: Connection = await asyncpg.connect(
         settings.database_url.get_secret_value(),
         timeout=CONNECT_SECONDS,
         command_timeout=timeout_seconds + 1,
-        server_settings=server_settings | (_PINNED_PLANS if pinned_plans else {}),
+        **_session(settings, {"application_name": f"souk {name}"}, session | (_PINNED_PLANS if pinned_plans else {})),
     )
     installed = await connection.fetchval("SELECT count(*) FROM partitions")
     if installed != settings.partitions:
@@ -83,6 +90,11 @@ class Line:
             )
         return self._connection
 
+    def doubt(self, error: BaseException) -> None:
+        """Let go of the connection after this error, unless it is of the statement alone."""
+        if not isinstance(error, asyncpg.PostgresError) or (error.sqlstate or "").startswith(_SESSION_CLASSES):
+            self.drop()
+
     def drop(self) -> None:
         """Let go of a connection that cannot be trusted."""
         if self._connection is not None:
@@ -90,22 +102,77 @@ class Line:
             self._connection = None
 
     async def close(self) -> None:
+        """Take leave of the server, if it is there to hear it."""
         if self._connection is not None:
-            await self._connection.close(timeout=self._timeout_seconds)
-            self._connection = None
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                await self._connection.close(timeout=_CLOSE_SECONDS)
+            self.drop()
 
 
-def engine(settings: Settings, *, pool_size: int = 4) -> AsyncEngine:
-    """The pool for reads and for operators' commands; connects when first used."""
-    url = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql+asyncpg")
+def engine(
+    settings: Settings, url: SecretStr | None = None, *, connect_seconds: float = CONNECT_SECONDS
+) -> AsyncEngine:
+    """The pool for reads and for operators' commands; connects when first used. `url`: to another server."""
+    address = make_url((url or settings.database_url).get_secret_value()).set(drivername="postgresql+asyncpg")
+    unnamed: dict[str, Any] = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
     return create_async_engine(
-        url,
-        pool_size=pool_size,
+        address,
+        pool_size=4,
         max_overflow=0,
         pool_pre_ping=True,
         pool_timeout=CONNECT_SECONDS,
-        connect_args={"timeout": CONNECT_SECONDS, "command_timeout": 60, "server_settings": _READING},
+        connect_args={
+            "timeout": connect_seconds,
+            "command_timeout": 60,
+            **_session(settings, {}, _READING),
+            **(unnamed if settings.pgbouncer else {}),
+        },
     )
+
+
+def _session(settings: Settings, name: Mapping[str, str], session: Mapping[str, str]) -> dict[str, Any]:
+    """How a connection is made whose statements run under these session settings."""
+    if not settings.pgbouncer:
+        return {"server_settings": {**name, **session}}
+    return {
+        "server_settings": dict(name),
+        "statement_cache_size": 0,
+        "connection_class": _borrowed("".join(f" SET LOCAL {key} = '{value}';" for key, value in session.items())),
+    }
+
+
+def _borrowed(settings: str) -> type[Connection]:
+    """The class of connections through PgBouncer in transaction mode, which lends another server connection to each
+    transaction: so every statement is in one, the prepared ones too, and each begins with what sets its `settings`."""
+
+    class Borrowed(asyncpg.Connection):  # type: ignore[type-arg, misc, unused-ignore]
+        async def execute(self, query: str, *args: Any, **options: Any) -> Any:
+            if query.startswith("BEGIN;"):
+                return await super().execute(query.replace("BEGIN;", f"BEGIN;{settings}", 1), **options)
+            async with self._lent():
+                return await super().execute(query, *args, **options)
+
+        async def fetch(self, *args: Any, **options: Any) -> Any:
+            async with self._lent():
+                return await super().fetch(*args, **options)
+
+        async def fetchrow(self, *args: Any, **options: Any) -> Any:
+            async with self._lent():
+                return await super().fetchrow(*args, **options)
+
+        async def fetchval(self, *args: Any, **options: Any) -> Any:
+            async with self._lent():
+                return await super().fetchval(*args, **options)
+
+        @asynccontextmanager
+        async def _lent(self) -> AsyncIterator[None]:
+            if self.is_in_transaction():
+                yield
+            else:
+                async with self.transaction():
+                    yield
+
+    return Borrowed
 
 
 _WEATHER_CLASSES = ("08", "25", "40", "53", "55", "57", "58")

@@ -283,8 +283,7 @@ async def _fetch(line: Line, statement: str, *arguments: Any, deadline: float) -
         except Exception as error:
             if not is_weather(error):
                 raise
-            if not isinstance(error, asyncpg.PostgresError):
-                line.drop()
+            line.doubt(error)
             if time.monotonic() + pause > deadline:
                 raise Unavailable(str(error)) from error
         await asyncio.sleep(pause)

@@ -156,7 +156,11 @@ class Sandbox:
 
     async def _fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         async with self._turn:
-            return await (await self._line.connected()).fetch(statement, *arguments)
+            try:
+                return await (await self._line.connected()).fetch(statement, *arguments)
+            except Exception as error:
+                self._line.doubt(error)
+                raise
 
 
 def _answer_in(row: asyncpg.Record) -> Answer:

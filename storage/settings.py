@@ -25,6 +25,10 @@ class Settings(BaseSettings, Terms):
 
     database_url: SecretStr
     redis_url: SecretStr
+    read_database_url: SecretStr | None = None
+    """A streaming replica that answers reads, though never for receipts; while it is away, the primary does."""
+    pgbouncer: bool = False
+    """Whether PostgreSQL is reached through PgBouncer in transaction mode."""
     partitions: Annotated[int, Field(ge=1, le=999)] = 64
     """How many groups of assets are drained side by side; fixed in the database at installation."""
     batch_max: Annotated[int, Field(ge=1, le=5_000)] = 1_000
@@ -56,10 +60,10 @@ class Settings(BaseSettings, Terms):
     secret_key: SecretStr | None = None
     """What login codes and passwords are stored under: 32 bytes in URL-safe base64. Without one they are refused."""
 
-    @field_validator("database_url")
+    @field_validator("database_url", "read_database_url")
     @classmethod
-    def _postgresql(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+    def _postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
             message = "must be a postgresql:// URL"
             raise ValueError(message)
         return value
@@ -70,7 +74,7 @@ class Settings(BaseSettings, Terms):
         locate(value.get_secret_value())
         return value
 
-    @field_validator("gateway_url", "gateway_secret", "secret_key", mode="before")
+    @field_validator("read_database_url", "gateway_url", "gateway_secret", "secret_key", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value

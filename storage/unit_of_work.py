@@ -13,6 +13,7 @@ answer was lost needs no special care: the next claim waits on the partition's r
 then reads from the journal what is still to do.
 """
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
@@ -66,6 +67,9 @@ _SCOPES = {
 _TOPICS_SEPARATOR = "\x1f"
 
 
+_UNANSWERED = (asyncpg.InterfaceError, OSError, TimeoutError)
+
+
 class Fenced(Exception):
     """The lease on a partition has passed to another worker; nothing was done."""
 
@@ -105,10 +109,18 @@ class UnitOfWork:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._committed and not self._connection.is_closed():
-            # A connection that cannot even roll back is dropped, and the server rolls back.
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-                await self._connection.execute("ROLLBACK")
+        if self._committed or self._connection.is_closed():
+            return
+        rolled_back = False
+        try:
+            # Who did not answer is not asked again: the server rolls back when the connection is gone.
+            if not isinstance(error, (*_UNANSWERED, asyncio.CancelledError)):
+                with suppress(asyncpg.PostgresError, *_UNANSWERED):
+                    await self._connection.execute("ROLLBACK")
+                    rolled_back = True
+        finally:
+            if not rolled_back:
+                self._connection.terminate()
 
     async def begin(self, fences: Mapping[int, int]) -> None:
         """Begin, and lock the partitions ({partition: fence}) for as long as the transaction lasts. Raises Fenced."""

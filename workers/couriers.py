@@ -207,6 +207,7 @@ class Couriers:
                 if not is_weather(error):
                     raise
                 logger.warning("requests are not claimed: %r", error)
+                self._claiming.doubt(error)
             for claim in claims:
                 call = asyncio.create_task(self._call(claim))
                 self._calls.add(call)
@@ -241,6 +242,7 @@ class Couriers:
             if not is_weather(error):
                 logger.exception("an answer cannot be written")
             logger.warning("an answer is not written: %r", error)
+            self._hearing.doubt(error)
 
     async def _ask(self, claim: Claim) -> Answer:
         """The gateway's answer. Whatever goes wrong is `unknown`; only what was not even tried was never seen."""

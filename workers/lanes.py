@@ -15,8 +15,6 @@ import logging
 import random
 from collections.abc import Callable, Iterable
 
-import asyncpg
-
 from storage.database import Connection, Line, is_weather
 from storage.settings import Settings
 from storage.unit_of_work import Fenced
@@ -124,8 +122,7 @@ class Lanes:
                     logger.exception("a batch fails again and again")
                 # Two partitions may have inserted the same user at once: one plain repeat tells that from a bug.
                 refused = not is_weather(error)
-                if not isinstance(error, asyncpg.PostgresError):
-                    line.drop()
+                line.doubt(error)
                 await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
                 pause = min(2 * pause, pause_max)
             finally:

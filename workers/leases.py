@@ -66,6 +66,7 @@ class Leases:
                 if not is_weather(error):
                     raise
                 logger.warning("leases are not renewed: %r", error)
+                self._line.doubt(error)
             self._lanes.fenced.clear()
             with suppress(TimeoutError):  # a lane that met another fence is a reason to look at once
                 async with asyncio.timeout(tick_seconds):

@@ -74,6 +74,7 @@ class Sweeper:
                 if not is_weather(error):
                     raise
                 logger.warning("the journal is not swept: %r", error)
+                self._line.doubt(error)
                 next_at = clock() + TURN_SECONDS
             await asyncio.sleep(next_at - clock())
 

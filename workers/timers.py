@@ -52,4 +52,5 @@ class Timers:
                 if not is_weather(error):
                     raise
                 logger.warning("timers are not promoted: %r", error)
+                self._line.doubt(error)
             await asyncio.sleep(_TURN_SECONDS)
