@@ -208,10 +208,11 @@ class _Cluster:
         self.options = options | {"parser_class": ClusterParser}
         self.connection_class = _SlotSSLConnection if tls else _SlotConnection
         self._plain_class = SSLConnection if tls else Connection
-        self._seeds = list(nodes)
-        self._clients: dict[Node, Redis] = {}
+        self._clients: dict[Node, Redis] = {}  # in the order in which they are asked
         self._pools: dict[str, _ClusterPool] = {}
         self._owners: list[tuple[int, int, Node]] = []
+        for node in nodes:
+            self._know(node)
 
     async def discover_master(self, key: str) -> Node:
         """The node for a key, asked for anew. Raises Unreachable. Named as SentinelConnectionPool calls it."""
@@ -234,15 +235,19 @@ class _Cluster:
 
         async def send(node: Node, mine: list[int]) -> None:
             try:
-                found = await _pipelined(self._client(node), [commands[place][1] for place in mine])
+                found = await _pipelined(self._clients[node], [commands[place][1] for place in mine])
             except (RedisError, OSError) as error:
                 found = [error] * len(mine)
             for place, answer in zip(mine, found, strict=True):
                 answers[place] = answer
 
-        await asyncio.gather(*(send(node, mine) for node, mine in places.items()))
-        if any(isinstance(answer, Exception) for answer in answers):
-            self._owners = []
+        sound = False
+        try:
+            await asyncio.gather(*(send(node, mine) for node, mine in places.items()))
+            sound = not any(isinstance(answer, Exception) for answer in answers)
+        finally:  # whoever called may have stopped waiting: that is a failure too
+            if not sound:
+                self._owners = []
         return answers
 
     async def close(self) -> None:
@@ -251,12 +256,11 @@ class _Cluster:
         for client in self._clients.values():
             await client.connection_pool.disconnect()
 
-    def _client(self, node: Node) -> Redis:
+    def _know(self, node: Node) -> None:
         if node not in self._clients:
             host, port = node
             options = self.options | {"connection_class": self._plain_class, "host": host, "port": port}
             self._clients[node] = Redis(connection_pool=ConnectionPool(**options))
-        return self._clients[node]
 
     def _owner(self, key: str) -> Node:
         slot = key_slot(key.encode())
@@ -268,18 +272,17 @@ class _Cluster:
 
     async def _ask(self) -> Node:
         """Learn the owners from the first node that answers, each time beginning with another. Returns that node."""
-        nodes = list(dict.fromkeys([*(node for _, _, node in self._owners), *self._clients, *self._seeds]))
-        for asked in nodes:
-            client = self._client(asked)
+        for asked in list(self._clients):
+            client = self._clients[asked] = self._clients.pop(asked)  # the last to be asked next time
             try:
                 ranges = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
             except (RedisError, OSError):
                 continue
-            finally:
-                self._clients[asked] = self._clients.pop(asked)  # the last to be asked next time
             self._owners = [
                 (first, last, (owner[0].decode() or asked[0], owner[1])) for first, last, owner, *_ in ranges
             ]
+            for _, _, owner in self._owners:
+                self._know(owner)
             return asked
-        message = f"no node of the cluster answers: {', '.join(f'{host}:{port}' for host, port in nodes)}"
+        message = f"no node of the cluster answers: {', '.join(f'{host}:{port}' for host, port in self._clients)}"
         raise Unreachable(message)

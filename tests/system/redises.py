@@ -1,4 +1,4 @@
-"""Many Redis servers: a Sentinel set and a Cluster, made from the one binary at hand, each in a directory of its own."""
+"""Many Redis servers: a Sentinel set and a Cluster, each server in a directory of its own."""
 
 import random
 import signal
@@ -43,7 +43,7 @@ class RedisNode:
         settings = {"port": str(self.port), "bind": HOST, "dir": str(self.directory)} | self.settings
         words = [word for name, value in settings.items() for word in (f"--{name}", *value.split())]
         with (self.directory / "log").open("ab") as log:
-            command = [binary, *options, *words]
+            command: list[str | Path] = [binary, *options, *words]
             self._process = _spawn(command, self.directory, Account.current(), signal.SIGKILL, log.fileno())
         until(self.answers, f"{self.directory.name} does not answer")
 
@@ -73,6 +73,10 @@ class RedisNode:
             self.wake()
         self.kill()
         self.client.close()
+
+    def ask(self, *words: str | int) -> Any:
+        """Any command."""
+        return self.client.execute_command(*words)  # type: ignore[no-untyped-call]
 
     def info(self, section: str) -> dict[str, Any]:
         found: dict[str, Any] = self.client.info(section)  # type: ignore[assignment]
@@ -134,7 +138,7 @@ class RedisCluster:
         """Who has the key's slot, as a living node knows it."""
         for node in self.nodes:
             with suppress(RedisError):
-                for first, last, (_, port, *_), *_ in node.client.execute_command("CLUSTER SLOTS"):
+                for first, last, (_, port, *_), *_ in node.ask("CLUSTER SLOTS"):
                     if first <= key_slot(key.encode()) <= last:
                         return next(each for each in self.nodes if each.port == port)
         raise AssertionError("no node answers")
@@ -169,14 +173,14 @@ def redis_cluster(directory: Path) -> Iterator[RedisCluster]:
             node.start()
         bounds = [REDIS_CLUSTER_HASH_SLOTS * number // len(masters) for number in range(len(masters) + 1)]
         for master, first, end in zip(masters, bounds, bounds[1:], strict=False):
-            master.client.execute_command("CLUSTER ADDSLOTS", *range(first, end))
+            master.ask("CLUSTER ADDSLOTS", *range(first, end))
         for number, node in enumerate(nodes):
-            node.client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
-            node.client.execute_command("CLUSTER MEET", HOST, nodes[0].port)
+            node.ask("CLUSTER SET-CONFIG-EPOCH", number + 1)
+            node.ask("CLUSTER MEET", HOST, nodes[0].port)
         until(lambda: all(_state(node, "cluster_known_nodes") == "4" for node in nodes), "the nodes do not meet")
         until(lambda: all(_state(node, "cluster_state") == "ok" for node in nodes), "the cluster does not come up")
         doubled = masters[key_slot(b"lock") * len(masters) // REDIS_CLUSTER_HASH_SLOTS]  # where the locks are
-        replica.client.execute_command("CLUSTER REPLICATE", doubled.client.execute_command("CLUSTER MYID"))
+        replica.ask("CLUSTER REPLICATE", doubled.ask("CLUSTER MYID"))
         until(lambda: replica.info("replication").get("master_link_status") == "up", "the replica does not come")
         yield RedisCluster(nodes, doubled)
     finally:
@@ -185,7 +189,7 @@ def redis_cluster(directory: Path) -> Iterator[RedisCluster]:
 
 
 def _state(node: RedisNode, name: str) -> str:
-    answer = node.client.execute_command("CLUSTER INFO")
+    answer = node.ask("CLUSTER INFO")
     found: dict[str, str] = (
         answer if isinstance(answer, dict) else dict(line.split(":", 1) for line in answer.splitlines() if line)
     )
