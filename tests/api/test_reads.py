@@ -96,6 +96,25 @@ async def test_what_is_private_needs_a_name_and_no_feed_reads_it(empty: Api, pat
     assert_problem(await empty.anonymous.get(at(path)), 401, "unauthenticated")
 
 
+@pytest.mark.parametrize("path", [path for path in LISTS if path in PRIVATE])
+async def test_a_user_who_names_another_sees_ones_own(bazaar: Bazaar, path: str) -> None:
+    for user_id in (ALICE, BOB, CAROL, DAVE):
+        client = await bazaar.api.as_role(Role.USER, user_id)
+        own = (await client.get(f"/v1{path}")).json()
+        assert own == await bazaar.get(path, user_id)
+        for other in (ALICE, BOB):
+            assert (await client.get(f"/v1{path}", params={"actor": other})).json() == own
+
+
+async def test_no_read_changes_anything(bazaar: Bazaar) -> None:
+    client = await bazaar.api.as_role(Role.OPERATOR)
+    query = {"actor": ALICE, "collection": "Plush Pepe"}
+    async with bazaar.api.unchanged():
+        for path, _, _ in READS:
+            needed = query if path in ("/floor", "/charts") else {"actor": ALICE}
+            assert (await client.get(at(path), params=needed)).status_code in (200, 404)
+
+
 @pytest.mark.parametrize("path", [path for path, audience, _ in READS if audience is Audience.OPERATORS])
 @pytest.mark.parametrize("role", [Role.USER, Role.SERVICE, Role.FEED])
 async def test_what_operators_look_at_is_theirs(empty: Api, path: str, role: Role) -> None:
