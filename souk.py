@@ -47,7 +47,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs instead 
 
 DEFAULT_DATA_DIR = Path(".souk")
 CLIENT_SECONDS = 60
-DRAIN_SECONDS = 10
 
 
 def main() -> None:
@@ -165,24 +164,11 @@ def _interruptible() -> Iterator[None]:
 @app.command()
 def api(host: Host = "127.0.0.1", port: Port = 8000) -> None:
     """Run one API process."""
-    import uvicorn
-
     from api.app import make_app
+    from api.server import serve
 
     settings = _checked_settings("api")
-    uvicorn.run(
-        make_app(settings),
-        host=host,
-        port=port,
-        loop="uvloop",
-        http="httptools",
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-    )
+    serve(make_app(settings), host, port)
 
 
 @app.command()

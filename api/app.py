@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,6 +15,7 @@ from starlette.routing import Route
 from api.auth import Keyring
 from api.outcomes import Outcomes
 from api.problems import EXPECTED, answer_http_error, answer_problem, json_response
+from api.replica import CONNECT_SECONDS, Reader
 from api.results import Results
 from api.submit import Submit
 from api.views import Views
@@ -25,10 +26,17 @@ from storage.notices import Listener
 from storage.queue import OUTCOMES_CHANNEL, Queue, connect_redis
 from storage.settings import Settings
 
+_FAREWELL_SECONDS = 3.0
+
 
 def make_app(settings: Settings) -> Starlette:
-    """The application. Connects when first asked something; its background work starts with it and ends with it."""
+    """The application. Connects when first asked something; its background work starts with it and ends with it.
+
+    `state.drain()`, called before the end, sends home whoever waits for an outcome.
+    """
     engine = make_engine(settings)
+    url = settings.read_database_url
+    replica = make_engine(settings, url, connect_seconds=CONNECT_SECONDS) if url is not None else None
     redis = connect_redis(settings)
     journal = Journal(settings)
     keyring = Keyring(engine)
@@ -49,8 +57,11 @@ def make_app(settings: Settings) -> Starlette:
         await asyncio.wait(services)
         await hints.close()
         await journal.close()
-        await redis.aclose()
-        await engine.dispose()
+        with suppress(TimeoutError):  # a server that hangs is not waited for
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await redis.aclose()
+                for pool in filter(None, (replica, engine)):
+                    await pool.dispose()
 
     async def alive(_: Request) -> Response:
         """GET /healthz."""
@@ -69,7 +80,7 @@ def make_app(settings: Settings) -> Starlette:
         serves = postgresql == "ok"
         return json_response({"ready": serves, "parts": parts}, 200 if serves else 503)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/healthz", alive),
             Route("/readyz", ready),
@@ -77,9 +88,11 @@ def make_app(settings: Settings) -> Starlette:
             Route("/v1/commands", results.many),
             Route("/v1/commands/batch", submit.many, methods=["POST"]),
             Route("/v1/commands/{id}", results.one),
-            *Views(settings, engine, keyring).routes,
+            *Views(settings, Reader(engine, replica), keyring).routes,
         ],
         exception_handlers={HTTPException: answer_http_error, Exception: answer_problem}
         | dict.fromkeys(EXPECTED, answer_problem),
         lifespan=lifespan,
     )
+    app.state.drain = outcomes.drain
+    return app

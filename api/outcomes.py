@@ -51,6 +51,10 @@ class Expectation:
         if not self._missing:
             self._complete.set()
 
+    def give_up(self) -> None:
+        """Wait no longer than now."""
+        self._complete.set()
+
     async def wait(self, seconds: float) -> dict[UUID, Receipt]:
         """The final receipts that come within the time."""
         try:
@@ -67,11 +71,22 @@ class Outcomes:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._waiting: defaultdict[str, list[Expectation]] = defaultdict(list)
+        self._draining = False
         self.notices_work: Callable[[], bool] = lambda: False
 
     def expect(self, command_ids: Collection[UUID]) -> Expectation:
         """Subscribe to the commands' outcomes; from here on they cannot be missed. Use as a context manager."""
-        return Expectation(self._waiting, command_ids)
+        expectation = Expectation(self._waiting, command_ids)
+        if self._draining:
+            expectation.give_up()
+        return expectation
+
+    def drain(self) -> None:
+        """The process is about to end: whoever waits, now or later, gets at once what is known."""
+        self._draining = True
+        for expectations in self._waiting.values():
+            for expectation in expectations:
+                expectation.give_up()
 
     def heard(self, message: str) -> None:
         """A notice: these commands, ids joined by spaces, have their outcome."""

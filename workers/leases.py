@@ -17,6 +17,7 @@ from workers.lanes import Lanes
 logger = logging.getLogger(__name__)
 
 _STATEMENT_SECONDS = 5.0
+_LEAVE_SECONDS = 3.0
 _TICKS_A_LEASE = 5
 
 _BEAT = """
@@ -75,10 +76,11 @@ class Leases:
     async def leave(self) -> None:
         """Hand everything back at once, so that others need not wait for the lease to run out."""
         try:
-            connection = await self._line.connected()
-            self.fences.clear()
-            await connection.execute("UPDATE partitions SET owner = NULL WHERE owner = $1", self._worker_id)
-            await connection.execute(_LEAVE, self._worker_id)
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                connection = await self._line.connected()
+                self.fences.clear()
+                await connection.execute("UPDATE partitions SET owner = NULL WHERE owner = $1", self._worker_id)
+                await connection.execute(_LEAVE, self._worker_id)
             await self._line.close()
         except Exception as error:
             if not is_weather(error):

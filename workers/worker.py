@@ -43,7 +43,9 @@ from workers.timers import Timers
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 20
-"""Above 0, arq leaves the end to `handle_sig_wait_for_completion`; batches in hand are bounded by their timeouts."""
+"""Above 0, arq leaves the end to `handle_sig_wait_for_completion`."""
+_BATCH_SECONDS = 5.0
+"""How long a batch in hand may take to its end once a signal has come."""
 
 _HEARTBEAT_SECONDS = 1.0
 
@@ -132,6 +134,13 @@ class SoukWorker(Worker):
         logger.info("stopping on %s", signal.Signals(signum).name)
         self.allow_pick_jobs = False
         self._lanes.stop()
+        self.loop.call_later(_BATCH_SECONDS, self._cut_off)
+
+    def _cut_off(self) -> None:
+        """Wait no longer for a server that hangs. A batch that is cut off has happened or has not: whoever has its
+        partitions next reads in the journal which."""
+        for lane in self.tasks.values():
+            lane.cancel()
 
     async def close(self) -> None:
         self.tasks = {}

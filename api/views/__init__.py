@@ -7,13 +7,13 @@ from hashlib import blake2b
 from typing import Any
 
 from pydantic_core import to_json
-from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from api.auth import Keyring, reader
 from api.problems import Problem
+from api.replica import Reader
 from api.views import exchange, market, mine, ops, outside, swaps
 from api.views.reads import Asked, Audience, Listed, View, one, page
 from storage.keys import Credential, Role
@@ -79,9 +79,9 @@ READS: tuple[tuple[str, Audience, View], ...] = (
 class Views:
     """The routes of the reads."""
 
-    def __init__(self, settings: Settings, engine: AsyncEngine, keyring: Keyring) -> None:
+    def __init__(self, settings: Settings, reader: Reader, keyring: Keyring) -> None:
         self._settings = settings
-        self._engine = engine
+        self._reader = reader
         self._keyring = keyring
         self._listed = Listed()
         self.routes = [Route(f"/v1{path}", self._route(audience, view)) for path, audience, view in READS]
@@ -91,8 +91,7 @@ class Views:
             credential = await self._keyring.authenticate(request)
             user_id = _whose(audience, credential, request.query_params.get("actor"))
             asked = Asked(user_id, request.path_params, request.query_params, self._settings, self._listed)
-            async with self._engine.connect() as connection:
-                content = to_json(await view(connection, asked))
+            content = to_json(await self._reader.read(lambda connection: view(connection, asked)))
             return _unless_known(request, content)
 
         return answer
