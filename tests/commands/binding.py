@@ -321,14 +321,28 @@ class _Binding:
             case "sync_confirm":
                 gifts = [{"gift": gift(gift_id), "message_ref": "there"} for gift_id in ITEMS[act.item % 2 :]]
                 channels = [{"channel_id": channel_id, "title": "A channel"} for channel_id in CHANNELS[: act.price]]
-                fields |= {"sync_id": NOBODY, "stars": 6, "premium": False, "gifts": gifts, "channels": channels}
+                fields |= {
+                    "sync_id": self.asked("accounts.sync", id_),
+                    "stars": 6,
+                    "premium": False,
+                    "gifts": gifts,
+                    "channels": channels,
+                }
             case "sync_fail":
-                fields |= {"sync_id": NOBODY, "reason": ("flood", "session_lost")[act.item > 2]}
+                fields |= {
+                    "sync_id": self.asked("accounts.sync", id_),
+                    "reason": ("flood", "session_lost")[act.item > 2],
+                }
             case "send_gift_confirm":
-                fields |= {"gift_id": act.item, "send_id": NOBODY}
+                fields |= {"gift_id": act.item, "send_id": self.asked("accounts.send_gift", id_)}
             case "send_gift_fail":
-                fields |= {"gift_id": act.item, "send_id": NOBODY, "reason": "refused"}
+                fields |= {"gift_id": act.item, "send_id": self.asked("accounts.send_gift", id_), "reason": "refused"}
         return Command(kind, fields, None)
+
+    def asked(self, kind: str, account_id: UUID) -> UUID:
+        """The last request of the kind for the account, or none."""
+        references = [reference for reference, of in self.market.requests.items() if of == (kind, account_id)]
+        return [NOBODY, *references][-1]
 
     def of_channel(self, verb: str) -> Command:
         act, kind = self.act, self.act.kind

@@ -66,7 +66,7 @@ class SideBySide:
 
     def attempt(self, place: int) -> None:
         """The courier takes one of the last requests to the gateway, whose answer does not come yet."""
-        for reference in self.model.requests[::-1][place : place + 1]:
+        for reference in list(self.model.requests)[::-1][place : place + 1]:
             asked = self.world.get(GatewayRequest, reference)
             if asked.state == RequestState.PENDING:
                 self.world.rows[GatewayRequest, reference] = asked._replace(state=RequestState.SENT, attempts=1)

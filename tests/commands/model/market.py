@@ -250,8 +250,8 @@ class Market:
         self.purchases: dict[UUID, ChannelPurchase] = {}
         self.deals: dict[UUID, Deal] = {}
         self.timers: list[Timer] = []
-        self.requests: list[UUID] = []
-        """The references of all that was asked of the outside world."""
+        self.requests: dict[UUID, tuple[str, UUID | None]] = {}
+        """All that was asked of the outside world: by what kind of command, of which Telegram account."""
         self.attempted: set[UUID] = set()
 
     def decide(self, sent: Sent) -> Refused | None:
@@ -285,7 +285,7 @@ class Market:
 
     def ask(self, sent: Sent, fail: str | None = None, **names: Any) -> None:
         """A request to the gateway, given up after an hour unless it was attempted."""
-        self.requests.append(sent.id)
+        self.requests[sent.id] = sent.kind, sent["account_id"]
         if fail:
             self.set_timer(sent.now + GIVE_UP, fail, **names, reason="expired")
 
