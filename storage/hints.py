@@ -80,11 +80,11 @@ class _Line:
                     async with asyncio.timeout(REDIS_SECONDS):
                         await self._tell(telling)
                 except (RedisError, OSError, TimeoutError) as error:
-                    self._lose(telling, error)
+                    self._lose(telling, str(error) or "Redis is slow")
         finally:
             self._task = None
 
-    def _lose(self, telling: list[Hint], why: object) -> None:
+    def _lose(self, telling: list[Hint], why: str) -> None:
         lost = len(telling) + len(self._waiting)
         self._waiting.clear()
         self.lost += lost

@@ -20,6 +20,8 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     [
         ("SOUK_DATABASE_URL", "mysql://db/souk"),
         ("SOUK_REDIS_URL", "http://redis"),
+        ("SOUK_REDIS_URL", "redis+sentinel://:canary@a:1,b:2"),
+        ("SOUK_REDIS_URL", "redis+cluster://:canary@a:b"),
         ("SOUK_PARTITIONS", "0"),
         ("SOUK_PARTITIONS", "many"),
         ("SOUK_BATCH_MAX", "0"),

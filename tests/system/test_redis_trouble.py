@@ -1,0 +1,182 @@
+"""One Redis in trouble, of every kind that keeps it from serving: commands are accepted and executed all the same, a
+worker that comes meanwhile gets its partitions, `/readyz` says what is the matter, and the end of it needs nobody."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from pydantic import SecretStr
+
+from storage.queue import Queue, connect_redis
+from tests.deadline import eventually
+from tests.installation import Installer
+from tests.market import register, set_price
+from tests.system.conftest import BATCH_MAX, LEASE_SECONDS
+from tests.system.redises import RedisNode
+from tests.system.site import Site, Trades, end, site_of
+
+ALL_SECONDS = 60
+ACCEPTED_SECONDS = 1.0
+EXECUTED_SECONDS = 3.0
+"""Neither bell nor notice comes: the sweeper and the waiting request look once a second, until they know."""
+PACED = 40
+
+
+class Trouble(NamedTuple):
+    made: Callable[[RedisNode], AbstractContextManager[None]]
+    state: str
+    """What `/readyz` calls it."""
+
+
+@contextmanager
+def gone(redis: RedisNode) -> Iterator[None]:
+    """And comes back empty: nothing was written down."""
+    redis.kill()
+    yield
+    redis.start()
+
+
+@contextmanager
+def hanging(redis: RedisNode) -> Iterator[None]:
+    redis.hang()
+    yield
+    redis.wake()
+
+
+@contextmanager
+def paused(redis: RedisNode) -> Iterator[None]:
+    """It answers to a ping, but not to a write, as in a planned failover."""
+    redis.ask("CLIENT", "PAUSE", 600_000, "WRITE")
+    yield
+    redis.ask("CLIENT", "UNPAUSE")
+
+
+@contextmanager
+def read_only(redis: RedisNode) -> Iterator[None]:
+    redis.ask("REPLICAOF", "127.0.0.1", 1)
+    yield
+    redis.ask("REPLICAOF", "NO", "ONE")
+
+
+@contextmanager
+def full(redis: RedisNode) -> Iterator[None]:
+    redis.ask("CONFIG", "SET", "maxmemory", 1)
+    yield
+    redis.ask("CONFIG", "SET", "maxmemory", 0)
+
+
+@contextmanager
+def short_of_replicas(redis: RedisNode) -> Iterator[None]:
+    redis.ask("CONFIG", "SET", "min-replicas-to-write", 1)
+    yield
+    redis.ask("CONFIG", "SET", "min-replicas-to-write", 0)
+
+
+TROUBLES = {
+    "gone": Trouble(gone, "unavailable"),
+    "hanging": Trouble(hanging, "unavailable"),
+    "paused": Trouble(paused, "unavailable"),
+    "read-only": Trouble(read_only, "refusing"),
+    "full": Trouble(full, "refusing"),
+    "short of replicas": Trouble(short_of_replicas, "refusing"),
+}
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisNode]:
+    node = RedisNode(tmp_path / "redis", **{"maxmemory-policy": "noeviction"})
+    try:
+        node.start()
+        yield node
+    finally:
+        node.close()
+
+
+@pytest.fixture
+async def site(redis: RedisNode, installer: Installer, tmp_path: Path) -> AsyncIterator[Site]:
+    settings = await installer.install(partitions=8, lease_seconds=LEASE_SECONDS, batch_max=BATCH_MAX)
+    settings = settings.model_copy(update={"redis_url": SecretStr(f"redis://127.0.0.1:{redis.port}/0")})
+    async with site_of(settings, tmp_path / "logs") as site:
+        await site.start_api()
+        await eventually(lambda: redis_is(site, "ok"))
+        yield site
+
+
+async def redis_is(site: Site, state: str) -> bool:
+    return bool((await site.client.get("/readyz")).json()["parts"]["redis"] == state)
+
+
+async def nothing_is_queued(site: Site) -> bool:
+    redis = connect_redis(site.settings)
+    try:
+        return not await Queue(redis).peek(range(site.settings.partitions), 1)
+    finally:
+        await redis.aclose()
+
+
+async def slowest(site: Site) -> tuple[float, float]:
+    """Seconds to accept and to execute, at worst, of commands that come one at a time."""
+    accepted, executed = 0.0, 0.0
+    for number in range(1, PACED + 1):
+        sent_at = time.monotonic()
+        [receipt] = await site.submit([set_price(404, number)])
+        accepted = max(accepted, time.monotonic() - sent_at)
+        answer = await site.client.get(receipt["links"]["self"], params={"wait": "10"})
+        executed = max(executed, time.monotonic() - sent_at)
+        assert answer.json()["status"] == "rejected"
+    return accepted, executed
+
+
+@pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES.keys())
+async def test_nobody_waits_for_a_redis_in_trouble(site: Site, redis: RedisNode, trouble: Trouble) -> None:
+    worker = site.start_worker()
+    await site.succeed([register(404)])
+    with trouble.made(redis):
+        accepted, executed = await slowest(site)
+        assert accepted < ACCEPTED_SECONDS
+        assert executed < EXECUTED_SECONDS
+        await eventually(lambda: redis_is(site, trouble.state))
+        other = site.start_worker()
+        await shared_by(site, 2)
+        end(worker, signal.SIGKILL)
+        await shared_by(site, 1)
+        _, executed = await slowest(site)
+        assert executed < EXECUTED_SECONDS
+    await eventually(lambda: redis_is(site, "ok"))
+    await slowest(site)
+    await eventually(lambda: nothing_is_queued(site), claim="hints are left behind")
+    assert other.poll() is None
+    assert end(other, signal.SIGTERM) == 0
+
+
+async def shared_by(site: Site, workers: int) -> None:
+    async def shared() -> bool:
+        owners = await site.owners()
+        return None not in owners and len(owners) == workers
+
+    await eventually(shared, 30, f"the partitions are never shared by {workers}")
+
+
+@pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES.keys())
+async def test_trouble_under_load_loses_and_repeats_nothing(site: Site, redis: RedisNode, trouble: Trouble) -> None:
+    site.start_worker()
+    trades = Trades(rounds=15)
+    await trades.prepare(site)
+    sending = asyncio.create_task(trades.send(site))
+    done = await site.finished()
+
+    async def a_quarter() -> bool:
+        return await site.finished() >= done + trades.commands_total // 4
+
+    await eventually(a_quarter, ALL_SECONDS)
+    with trouble.made(redis):
+        await sending
+        await eventually(site.all_are_finished, ALL_SECONDS)
+    await trades.assert_each_happened_once_in_order(site)
+    await eventually(lambda: redis_is(site, "ok"))
+    await eventually(lambda: nothing_is_queued(site), claim="hints are left behind")
