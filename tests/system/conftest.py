@@ -11,8 +11,8 @@ import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
-from tests.installation import Installer, connected
-from tests.system.marketplace import Marketplace
+from tests.installation import Installer
+from tests.system.marketplace import Marketplace, open_marketplace
 from tests.system.site import Site, site_of
 from tests.system.upstack import SMALL, Up
 
@@ -38,14 +38,8 @@ async def site(installer: Installer, tmp_path: Path) -> AsyncIterator[Site]:
 async def marketplace(installer: Installer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Marketplace]:
     """One for all, with two workers."""
     settings = await installer.install(partitions=8, lease_seconds=LEASE_SECONDS, **IMPATIENT)
-    async with site_of(settings, tmp_path_factory.mktemp("marketplace") / "logs") as site:
-        async with connected(settings) as connection:
-            # What tests ask for again and again, and nobody else.
-            await connection.execute("CREATE INDEX ON events (command_id); CREATE INDEX ON postings (command_id)")
-        for _ in range(2):
-            site.start_worker()
-        await site.start_api()
-        yield Marketplace(site)
+    async with open_marketplace(settings, tmp_path_factory.mktemp("marketplace") / "logs", 2) as marketplace:
+        yield marketplace
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -21,9 +22,11 @@ from commands.users import memo_of
 from storage.database import Connection
 from storage.keys import Role, create_key
 from storage.sandbox import Fault, clear_faults, set_fault
+from storage.settings import Settings
 from tests.deadline import eventually
+from tests.installation import connected
 from tests.market import TON, deposit, gift, receive, register, set_price
-from tests.system.site import Site
+from tests.system.site import Site, site_of
 
 NOWHERE = "01900000-0000-7000-8000-000000000000"
 """The id of no document."""
@@ -54,6 +57,23 @@ def command(kind: str, actor: int | None = None, /, **payload: Any) -> Command:
     return Command(kind, actor, payload, uuid4().hex)
 
 
+@asynccontextmanager
+async def open_marketplace(settings: Settings, directory: Path, workers: int) -> AsyncIterator["Marketplace"]:
+    """A marketplace with an API and so many workers, found sound when its tests have passed."""
+    async with site_of(settings, directory) as site:
+        async with connected(settings) as connection:
+            # What tests ask for again and again, and nobody else.
+            await connection.execute("CREATE INDEX ON events (command_id); CREATE INDEX ON postings (command_id)")
+        for _ in range(workers):
+            site.start_worker()
+        await site.start_api()
+        marketplace = Marketplace(site)
+        try:
+            yield marketplace
+        finally:
+            await marketplace.close()
+
+
 class Marketplace:
     """`site` is where it runs. Operators send commands in their actors' names; users read with keys of their own."""
 
@@ -61,6 +81,8 @@ class Marketplace:
         self.site = site
         self._ids = count(FIRST_ID)
         self._keys: dict[int, str] = {}
+        self._idle: list[Connection] = []
+        self._moments: dict[str, list[str]] = {}
 
     def new_id(self) -> int:
         return next(self._ids)
@@ -388,8 +410,9 @@ class Marketplace:
         """Move a document into the past, as if it had been opened so many seconds earlier, and its timers with it."""
         past = f"- interval '{seconds} seconds'"
         async with self._transaction(connection) as own:
-            columns = [row[0] for row in await own.fetch(_MOMENTS, table)]
-            moves = ", ".join(f"{column} = {column} {past}" for column in columns)
+            if table not in self._moments:
+                self._moments[table] = [row[0] for row in await own.fetch(_MOMENTS, table)]
+            moves = ", ".join(f"{column} = {column} {past}" for column in self._moments[table])
             await own.execute(f"UPDATE {table} SET {moves} WHERE id::text = '{id_}'")
             if timers:
                 await self.age_timers(id_, seconds, own)
@@ -417,13 +440,21 @@ class Marketplace:
 
     @asynccontextmanager
     async def _transaction(self, connection: Connection | None) -> AsyncIterator[Connection]:
-        own = connection or await asyncpg.connect(self.site.settings.database_url.get_secret_value())
+        """One within the connection's transaction, or in one of the idle connections."""
+        own = connection or (self._idle.pop() if self._idle else await self._connect())
         try:
             async with own.transaction():
                 yield own
         finally:
             if connection is None:
-                await own.close()
+                self._idle.append(own)
+
+    async def _connect(self) -> Connection:
+        return await asyncpg.connect(self.site.settings.database_url.get_secret_value())
+
+    async def close(self) -> None:
+        for connection in self._idle:
+            await connection.close()
 
 
 _NAMES = ("auction_id", "offer_id", "presale_id", "withdrawal_id", "return_id", "purchase_id", "check_id")

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from uuid import UUID
@@ -17,8 +16,8 @@ from tests.installation import Installer, connected
 from tests.market import TON
 from tests.system.conftest import IMPATIENT
 from tests.system.hard import ROUNDS
-from tests.system.marketplace import ADDRESS, Marketplace, command
-from tests.system.site import account_locked, end, site_of, until_waiting
+from tests.system.marketplace import ADDRESS, Marketplace, command, open_marketplace
+from tests.system.site import account_locked, end, until_waiting
 from workers.worker import execute
 
 LEASE_SECONDS = 0.5
@@ -26,10 +25,10 @@ LEASE_SECONDS = 0.5
 
 @pytest.fixture
 async def mortal(installer: Installer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Marketplace]:
-    """A marketplace of its own, whose leases are short; its tests start the workers."""
+    """A marketplace of its own with short leases and one worker, its first process."""
     settings = await installer.install(partitions=8, lease_seconds=LEASE_SECONDS, **IMPATIENT)
-    async with site_of(settings, tmp_path_factory.mktemp("mortal") / "logs") as site:
-        yield Marketplace(site)
+    async with open_marketplace(settings, tmp_path_factory.mktemp("mortal") / "logs", 1) as marketplace:
+        yield marketplace
 
 
 class Sagas:
@@ -135,8 +134,7 @@ class Moments:
 async def test_nothing_outside_happens_twice_whenever_a_courier_dies(mortal: Marketplace) -> None:
     """H3."""
     site = mortal.site
-    worker = site.start_worker()
-    await site.start_api()
+    worker = site.processes[0]
     seller = await mortal.person(0)
     account = await mortal.old_account(seller)
     channels = await asyncio.gather(*(mortal.channel(seller, account, 5 * TON) for _ in range(ROUNDS)))
@@ -158,9 +156,7 @@ async def test_nothing_outside_happens_twice_whenever_a_courier_dies(mortal: Mar
 async def test_a_command_that_is_delivered_again_and_again_has_one_outcome(mortal: Marketplace) -> None:
     """H38: by hints doubled, by hints lost with all of Redis, by its sender, and by workers side by side."""
     site = mortal.site
-    for _ in range(2):
-        site.start_worker()
-    await site.start_api()
+    site.start_worker()
     redis = Redis.from_url(site.settings.redis_url.get_secret_value())
     queue = Queue(redis)
     seller, buyer = await mortal.people(2, 1_000 * TON)
@@ -189,8 +185,7 @@ async def test_a_command_that_is_delivered_again_and_again_has_one_outcome(morta
 async def test_a_worker_that_lost_its_lease_in_its_sleep_writes_nothing(mortal: Marketplace) -> None:
     """H38: it sleeps in the middle of a transaction, another executes its commands, and it wakes up."""
     site = mortal.site
-    workers: list[subprocess.Popen[bytes]] = [site.start_worker() for _ in range(2)]
-    await site.start_api()
+    workers = [site.processes[0], site.start_worker()]
     seller, buyer = await mortal.people(2, 1_000 * TON)
     for _ in range(ROUNDS):
         item = await mortal.item(seller, TON)

@@ -135,13 +135,15 @@ async def test_a_deposit_that_is_nobodys_is_recorded_and_assigned_once(marketpla
 
 
 async def test_amounts_are_exact_to_the_last_nano(marketplace: Marketplace) -> None:
-    """H29."""
+    """H29. What a client shows as TON it sends as nanoTON, and nothing else is taken."""
     seller, buyer = await marketplace.people(2, 0)
+    for typed in (2.01, "2.01", 2_010_000_000.5, "2010000000"):
+        sent = command("nft.set_price", seller, nft_id=1, price_nano=typed).as_json()
+        answer = await marketplace.site.client.post("/v1/commands", json=sent)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
     for _ in range(ROUNDS):
         for price, fee in ((2_010_000_000, 20_100_000), (10_000_001, 100_000), (99_999_999_999_999, 999_999_999_999)):
-            await asyncio.gather(
-                *(marketplace.drain(user) for user in (seller, buyer)),
-            )
+            await asyncio.gather(*(marketplace.drain(user) for user in (seller, buyer)))
             await marketplace.do("market.adjust", user_id=buyer, amount_nano=price, reason="the price")
             fees = await marketplace.fees()
             item = await marketplace.item(seller, price)

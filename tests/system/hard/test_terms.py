@@ -10,8 +10,8 @@ from tests.installation import Installer
 from tests.market import TON, gift
 from tests.system.conftest import IMPATIENT
 from tests.system.hard import ROUNDS
-from tests.system.marketplace import ADDRESS, ANY, DAY, Marketplace, command
-from tests.system.site import end, site_of
+from tests.system.marketplace import ADDRESS, ANY, DAY, Marketplace, command, open_marketplace
+from tests.system.site import end
 
 COLLECTION = "Hard Terms"
 DEARER = {
@@ -30,17 +30,16 @@ DEARER = {
 async def changing(installer: Installer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Marketplace]:
     """Withdrawals may follow each other at once."""
     settings = await installer.install(partitions=8, lease_seconds=1.0, withdraw_interval_seconds=0, **IMPATIENT)
-    async with site_of(settings, tmp_path_factory.mktemp("terms") / "logs") as site:
-        site.start_worker()  # the first process
-        await site.start_api()
-        yield Marketplace(site)
+    async with open_marketplace(settings, tmp_path_factory.mktemp("terms") / "logs", 1) as marketplace:
+        yield marketplace
 
 
 async def make_dearer(marketplace: Marketplace) -> None:
     """Start the worker anew with other fees."""
     site = marketplace.site
     site.settings = site.settings.model_copy(update=DEARER)
-    assert end(site.processes[0], signal.SIGTERM) == 0
+    worker, _ = site.processes
+    assert end(worker, signal.SIGTERM) == 0
     site.start_worker()
 
 
