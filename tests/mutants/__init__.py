@@ -1,0 +1,1 @@
+"""Mutants: this project with one of its defences taken out, and the checks that must notice."""
