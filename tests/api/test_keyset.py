@@ -37,7 +37,6 @@ PAGES = {
 ids = st.integers(-(2**62), 2**62)
 row = st.tuples(st.integers(0, 5), st.sampled_from(KINDS))
 """Few ranks, so that ids have to break ties."""
-changes = st.lists(st.dictionaries(ids, st.none() | row, max_size=4), max_size=6)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +87,9 @@ async def walk(
     limit=st.integers(1, 5),
     kinds=st.sets(st.sampled_from(KINDS)),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 async def test_what_stays_is_seen_once_and_in_order(
     engine: AsyncEngine,
     name: str,
