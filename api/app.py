@@ -8,11 +8,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from api.auth import Keyring
+from api.metrics import Metrics
 from api.outcomes import Outcomes
 from api.problems import EXPECTED, answer_http_error, answer_problem, json_response
 from api.replica import CONNECT_SECONDS, Reader
@@ -45,7 +47,8 @@ def make_app(settings: Settings) -> Starlette:
     outcomes.notices_work = lambda: listener.connected
     queue = Queue(redis)
     hints = Hints(queue)
-    submit = Submit(settings, journal, hints, outcomes, keyring)
+    metrics = Metrics(engine, queue, settings.partitions, hints, lambda: listener.connected)
+    submit = Submit(settings, journal, hints, outcomes, keyring, metrics.accepted)
     results = Results(settings, engine, journal, submit, keyring)
 
     @asynccontextmanager
@@ -84,6 +87,7 @@ def make_app(settings: Settings) -> Starlette:
         routes=[
             Route("/healthz", alive),
             Route("/readyz", ready),
+            Route("/metrics", metrics.answer),
             Route("/v1/commands", submit.one, methods=["POST"]),
             Route("/v1/commands", results.many),
             Route("/v1/commands/batch", submit.many, methods=["POST"]),
@@ -92,6 +96,7 @@ def make_app(settings: Settings) -> Starlette:
         ],
         exception_handlers={HTTPException: answer_http_error, Exception: answer_problem}
         | dict.fromkeys(EXPECTED, answer_problem),
+        middleware=[Middleware(metrics.middleware)],
         lifespan=lifespan,
     )
     app.state.drain = outcomes.drain

@@ -6,7 +6,7 @@ answer, the command is accepted all the same, and the sweeper finds it.
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -78,13 +78,20 @@ class Submit:
     """The two routes that accept commands."""
 
     def __init__(
-        self, settings: Settings, journal: Journal, hints: Hints, outcomes: Outcomes, keyring: Keyring
+        self,
+        settings: Settings,
+        journal: Journal,
+        hints: Hints,
+        outcomes: Outcomes,
+        keyring: Keyring,
+        accepted: Callable[[int], None],
     ) -> None:
         self._settings = settings
         self._journal = journal
         self._hints = hints
         self._outcomes = outcomes
         self._keyring = keyring
+        self._accepted = accepted
         self._sealer = Sealer(settings.secret_key)
 
     async def one(self, request: Request) -> Response:
@@ -143,13 +150,9 @@ class Submit:
 
     async def _store(self, submissions: list[Submission]) -> Sequence[Receipt | Exception]:
         answers = await self._journal.accept(submissions)
-        self._hints.enqueue(
-            [
-                (answer.partition, answer.id)
-                for answer in answers
-                if isinstance(answer, Receipt) and not answer.replayed and answer.status is Status.ACCEPTED
-            ]
-        )
+        fresh = [answer for answer in answers if isinstance(answer, Receipt) and not answer.replayed]
+        self._accepted(len(fresh))
+        self._hints.enqueue([(new.partition, new.id) for new in fresh if new.status is Status.ACCEPTED])
         return answers
 
     async def wait(self, receipts: Sequence[Receipt], seconds: float) -> list[Receipt]:

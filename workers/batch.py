@@ -36,12 +36,13 @@ _CLEAR = "UPDATE partitions SET deaths = 0, trying = NULL, tries = 0 WHERE id = 
 
 class Batch(NamedTuple):
     """What one transaction did: the (partition, id) of the commands it finished, the partitions with more to do, its
-    round trips, and the (partition, id) of commands that it accepted itself."""
+    round trips, the (partition, id) of commands that it accepted itself, and how many commands ended in which way."""
 
     finished: list[tuple[int, UUID]]
     unfinished: set[int]
     round_trips: int
     follow_ups: list[tuple[int, UUID]]
+    endings: Counter[Status] = Counter()  # noqa: RUF012 - never changed in place
 
 
 async def run_batch(connection: Connection, settings: Settings, fences: Mapping[int, int], commands_max: int) -> Batch:
@@ -60,7 +61,7 @@ async def run_batch(connection: Connection, settings: Settings, fences: Mapping[
     claimed = Counter(envelope.partition for envelope in envelopes)
     full = {partition for partition, count in claimed.items() if count == limit_each}
     finished = [(envelope.partition, envelope.id) for envelope in envelopes if envelope.id in outcomes]
-    return Batch(finished, full | postponed, work.round_trips, work.follow_ups)
+    return Batch(finished, full | postponed, work.round_trips, work.follow_ups, _endings(outcomes))
 
 
 async def run_isolated(
@@ -69,6 +70,7 @@ async def run_isolated(
     """The same commands, each in a transaction of its own: the one that the database refuses is set aside."""
     finished: list[tuple[int, UUID]] = []
     follow_ups: list[tuple[int, UUID]] = []
+    endings: Counter[Status] = Counter()
     round_trips = 0
     for partition, fence in fences.items():
         for _ in range(max(1, commands_max // len(fences))):
@@ -78,7 +80,8 @@ async def run_isolated(
                 break
             finished += batch.finished
             follow_ups += batch.follow_ups
-    return Batch(finished, set(fences), round_trips, follow_ups)
+            endings += batch.endings
+    return Batch(finished, set(fences), round_trips, follow_ups, endings)
 
 
 async def _run_alone(connection: Connection, settings: Settings, fences: Mapping[int, int]) -> Batch:
@@ -109,11 +112,12 @@ async def run_suspect(
         return batch, partition not in batch.unfinished
     finished: list[tuple[int, UUID]] = []
     follow_ups: list[tuple[int, UUID]] = []
+    endings: Counter[Status] = Counter()
     round_trips = 0
     for _ in range(SUSPECT_STEP):
         command_id = await connection.fetchval(_NEXT, partition)
         if command_id is None:
-            return Batch(finished, set(), round_trips, follow_ups), True
+            return Batch(finished, set(), round_trips, follow_ups, endings), True
         tries = await connection.fetchval(_TRY, partition, fence, command_id)
         if tries is None:
             raise Fenced(partition)
@@ -123,8 +127,9 @@ async def run_suspect(
             batch = await run_batch(connection, settings, fences, 1)
         finished += batch.finished
         follow_ups += batch.follow_ups
+        endings += batch.endings
         round_trips += batch.round_trips + 2
-    return Batch(finished, {partition}, round_trips, follow_ups), False
+    return Batch(finished, {partition}, round_trips, follow_ups, endings), False
 
 
 async def clear(connection: Connection, partition: int, fence: int) -> None:
@@ -142,7 +147,12 @@ async def _set_aside(connection: Connection, settings: Settings, fences: Mapping
             await work.write(book, outcomes)
             await work.commit()
     _log_failures(outcomes)
-    return Batch([(envelope.partition, envelope.id) for envelope in envelopes], set(), work.round_trips, [])
+    finished = [(envelope.partition, envelope.id) for envelope in envelopes]
+    return Batch(finished, set(), work.round_trips, [], _endings(outcomes))
+
+
+def _endings(outcomes: Mapping[UUID, Outcome]) -> Counter[Status]:
+    return Counter(outcome.status for outcome in outcomes.values())
 
 
 def _log_failures(outcomes: Mapping[UUID, Outcome]) -> None:

@@ -13,8 +13,10 @@ found and set aside as failed.
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable
 
+from commands.outcome import Status
 from storage.database import Connection, Line, is_weather
 from storage.settings import Settings
 from storage.unit_of_work import Fenced
@@ -31,7 +33,7 @@ class Lanes:
 
     `fences` is what it may drain and `deaths` how many workers died with some of that, both kept true by its leases;
     `finished` is told of what is done; `fenced` is set when a fence no longer holds; `totals` are batches, commands and
-    round trips so far.
+    round trips so far, `endings` how the commands ended.
     """
 
     def __init__(self, settings: Settings, finished: Callable[[Batch], None]) -> None:
@@ -41,6 +43,7 @@ class Lanes:
         self.fences: dict[int, int] = {}
         self.deaths: dict[int, int] = {}
         self.totals = (0, 0, 0)
+        self.endings: Counter[Status] = Counter()
         self._ready: dict[int, None] = {}  # in the order in which they became ready
         self._rung = asyncio.Event()
         self._stopping = False
@@ -109,6 +112,7 @@ class Lanes:
                 refused, pause = False, _BACKOFF_SECONDS[0]
                 batches, commands, round_trips = self.totals
                 self.totals = batches + 1, commands + len(batch.finished), round_trips + batch.round_trips
+                self.endings += batch.endings
                 self._finished(batch)
                 again: Iterable[int] = batch.unfinished
             except Fenced:

@@ -10,6 +10,7 @@ import logging
 from contextlib import suppress
 from datetime import timedelta
 
+from commands.outcome import Status
 from storage.database import Connection, Line, is_weather
 from storage.settings import Settings
 from workers.lanes import Lanes
@@ -21,11 +22,13 @@ _LEAVE_SECONDS = 3.0
 _TICKS_A_LEASE = 5
 
 _BEAT = """
-INSERT INTO workers (id, alive_until, batches, commands, round_trips)
-VALUES ($1, clock_timestamp() + $2, $3, $4, $5)
+INSERT INTO workers (id, alive_until, batches, commands, round_trips, succeeded, rejected, failed, expired)
+VALUES ($1, clock_timestamp() + $2, $3, $4, $5, $6, $7, $8, $9)
 ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until, batches = excluded.batches,
-    commands = excluded.commands, round_trips = excluded.round_trips
+    commands = excluded.commands, round_trips = excluded.round_trips, succeeded = excluded.succeeded,
+    rejected = excluded.rejected, failed = excluded.failed, expired = excluded.expired
 """
+_ENDINGS = (Status.SUCCEEDED, Status.REJECTED, Status.FAILED, Status.EXPIRED)
 _ALIVE = "SELECT id FROM workers WHERE alive_until > clock_timestamp() ORDER BY id"
 _BURY = "DELETE FROM workers WHERE alive_until < clock_timestamp() - interval '1 minute'"
 _OWNED = "SELECT id, fence, deaths FROM partitions WHERE owner = $1"
@@ -90,7 +93,8 @@ class Leases:
     async def _tick(self) -> None:
         connection = await self._line.connected()
         lease = timedelta(seconds=self._settings.lease_seconds)
-        await connection.execute(_BEAT, self._worker_id, lease, *self._lanes.totals)
+        endings = [self._lanes.endings[status] for status in _ENDINGS]
+        await connection.execute(_BEAT, self._worker_id, lease, *self._lanes.totals, *endings)
         alive = [row[0] for row in await connection.fetch(_ALIVE)]
         share = fair_share(self._settings.partitions, alive, self._worker_id)
         owned = await self._owned(connection)

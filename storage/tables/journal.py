@@ -80,6 +80,11 @@ workers = Table(
     Column("id", Text, primary_key=True),
     Column("alive_until", Moment, nullable=False),
     *(Column(name, BigInteger, nullable=False) for name in ("batches", "commands", "round_trips")),
+    # How its commands ended.
+    *(
+        Column(name, BigInteger, nullable=False, server_default="0")
+        for name in ("succeeded", "rejected", "failed", "expired")
+    ),
     postgresql_with=HOT,
 )
 
