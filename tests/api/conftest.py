@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
 
 from tests.api.api import Api, running
 from tests.api.bazaar import Bazaar
@@ -11,7 +13,8 @@ from tests.installation import Installer
 
 @pytest.fixture(scope="session")
 async def api(installer: Installer) -> AsyncIterator[Api]:
-    async with running(await installer.install()) as api:
+    secret_key = SecretStr(Fernet.generate_key().decode())
+    async with running(await installer.install(secret_key=secret_key)) as api:
         yield api
 
 
