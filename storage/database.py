@@ -21,6 +21,7 @@ else:
 
 CONNECT_SECONDS = 5.0
 _CLOSE_SECONDS = 1.0
+_CHECK_INTERVAL = "500ms"
 
 # Joins of short arrays with hot, bloated tables flip to whole-table plans at a factor of seven; these statements are
 # written for index look-ups, planned once.
@@ -47,7 +48,8 @@ class Unavailable(Exception):
 async def connect(settings: Settings, name: str, *, timeout_seconds: float, pinned_plans: bool = False) -> Connection:
     """A connection of its own, at most one statement at a time, each bounded by the timeout on both sides.
 
-    A transaction whose client falls asleep is ended by the server within the lease: its locks are the next owner's.
+    A transaction whose client falls asleep is ended by the server within the lease, one whose client is gone within a
+    second, even while it waits for a lock: what it has locked is the next owner's.
     Raises Unavailable when the installation has another number of partitions by now.
     """
     session = {
@@ -55,6 +57,7 @@ async def connect(settings: Settings, name: str, *, timeout_seconds: float, pinn
         "synchronous_commit": "on",  # what was acknowledged survives a crash, whatever the database's own default
         "statement_timeout": f"{int(timeout_seconds * 1000)}",
         "idle_in_transaction_session_timeout": f"{int(settings.lease_seconds * 1000)}",
+        "client_connection_check_interval": _CHECK_INTERVAL,
     }
     connection: Connection = await asyncpg.connect(
         settings.database_url.get_secret_value(),

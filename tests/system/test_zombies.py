@@ -1,0 +1,119 @@
+"""Workers that are not dead but late, and workers whose clock is wrong: they write nothing that is not theirs."""
+
+import asyncio
+import signal
+import time
+from datetime import UTC, datetime, timedelta
+
+import psutil
+import pytest
+
+from tests.deadline import eventually
+from tests.installation import connected
+from tests.market import register, set_price
+from tests.system.conftest import LEASE_SECONDS
+from tests.system.site import Site, Trades, end, until_waiting
+
+ALL_SECONDS = 60
+FEES = -1
+
+
+async def until_shared(site: Site, workers: int) -> None:
+    async def shared() -> bool:
+        owners = await site.owners()
+        return len(owners) == workers and set(owners.values()) == {site.settings.partitions // workers}
+
+    await eventually(shared, 20 * LEASE_SECONDS, f"{workers} workers never share the work")
+
+
+async def is_at_work(site: Site) -> None:
+    """Whoever is left executes what comes."""
+    receipts = await site.submit([set_price(404, number) for number in range(1, 51)], wait=30)
+    assert {receipt["status"] for receipt in receipts} == {"rejected"}
+
+
+@pytest.mark.parametrize("how", ["stopped", "blocked"])
+async def test_a_worker_that_dozes_before_its_commit_writes_nothing_and_comes_back(site: Site, how: str) -> None:
+    """Everything of the batch is written but the COMMIT, and the lease runs out: the server ends the transaction."""
+    dozer = site.start(how, str(4 * LEASE_SECONDS), program="tests.system.dozing")
+    await site.start_api()
+    await until_shared(site, 1)
+    [dozers_name] = await site.owners()
+    other = site.start_worker()
+    await until_shared(site, 2)
+    trades = Trades(rounds=12)
+    sending = asyncio.create_task(send_all(trades, site))
+
+    async def taken_over() -> bool:
+        return "dozing" in site.log() and dozers_name not in await site.owners()
+
+    await eventually(taken_over, ALL_SECONDS, "a dozer keeps its partitions")
+    dozer.send_signal(signal.SIGCONT)
+    await until_shared(site, 2)
+    await sending
+    await eventually(site.all_are_finished, ALL_SECONDS)
+    await trades.assert_each_happened_once_in_order(site)
+    assert end(other, signal.SIGTERM) == 0
+    await is_at_work(site)
+    assert dozer.poll() is None
+
+
+async def send_all(trades: Trades, site: Site) -> None:
+    await trades.prepare(site)
+    await trades.send(site)
+
+
+async def test_a_worker_stopped_while_the_server_commits_for_it_doubles_nothing(site: Site) -> None:
+    """Its COMMIT is on its way and waits behind a foreign lock; it is carried out while the worker does not look."""
+    sleeper = site.start_worker()
+    await site.start_api()
+    trades = Trades(rounds=12)
+    await trades.prepare(site)
+    sending = asyncio.create_task(trades.send(site))
+    async with connected(site.settings) as connection, connection.transaction():
+        await connection.execute("SELECT 1 FROM accounts WHERE id = $1 FOR UPDATE", FEES)
+        await until_waiting(site)
+        sleeper.send_signal(signal.SIGSTOP)
+    assert psutil.Process(sleeper.pid).status() == psutil.STATUS_STOPPED
+    site.start_worker()
+    await sending
+    await eventually(site.all_are_finished, ALL_SECONDS, "a sleeper's partitions stand still")
+    sleeper.send_signal(signal.SIGCONT)
+    await until_shared(site, 2)
+    await trades.assert_each_happened_once_in_order(site)
+    assert sleeper.poll() is None
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_clock_that_is_an_hour_off_changes_nothing(site: Site, hours: int) -> None:
+    """One of two workers; beside what is traded, a command for later comes neither an hour early nor an hour late."""
+    site.start_worker()
+    site.start(str(hours * 3600), "worker", program="tests.system.off_clock")
+    await site.start_api()
+    await until_shared(site, 2)
+    later = datetime.now(UTC) + timedelta(seconds=3)
+    in_an_hour = datetime.now(UTC) + timedelta(minutes=30)
+    timed = [
+        *(register(user) | {"run_at": later.isoformat()} for user in range(1_000, 1_020)),
+        *(register(user) | {"run_at": in_an_hour.isoformat()} for user in range(2_000, 2_020)),
+        *(register(user) | {"not_after": in_an_hour.isoformat()} for user in range(3_000, 3_020)),
+    ]
+    began = time.monotonic()
+    receipts = await site.submit(timed)
+    trades = Trades(rounds=6)
+    await trades.prepare(site)
+    await trades.send(site)
+
+    async def come() -> bool:
+        done = await site.value("SELECT count(*) FROM users WHERE id BETWEEN 1000 AND 1999")
+        return bool(done == 20)
+
+    await eventually(come, 20, "a timer is late")
+    assert time.monotonic() - began < 20
+    assert await site.value("SELECT count(*) FROM commands WHERE accepted_at < run_at") == 0
+    assert await site.value("SELECT count(*) FROM users WHERE id BETWEEN 2000 AND 2999") == 0
+    assert await site.value("SELECT count(*) FROM users WHERE id BETWEEN 3000 AND 3999") == 20
+    await until_shared(site, 2)
+    ids = ", ".join(f"'{receipt['id']}'" for receipt in receipts)
+    await site.rows(f"DELETE FROM commands WHERE id IN ({ids}) AND status = 'scheduled'")
+    assert await site.value("SELECT count(*) FROM deals") == trades.commands_total // 2
