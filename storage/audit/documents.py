@@ -171,7 +171,7 @@ DOCUMENT_INVARIANTS = (
         )
         SELECT deadlines.kind || ' ' || deadlines.id FROM ({_DEADLINES}) AS deadlines
         LEFT JOIN timers ON timers.kind = deadlines.kind AND timers.id = deadlines.id
-            AND run_at = deadline + make_interval(secs => :timer_grace_seconds)
+            AND run_at >= deadline + make_interval(secs => :timer_grace_seconds)
         WHERE timers.id IS NULL
         UNION ALL
         SELECT answers || '_fail ' || reference FROM gateway_requests

@@ -109,7 +109,7 @@ DAMAGE_TO_DOCUMENTS = [
     ),
     Corruption(
         "V23",
-        "a timer for another moment",
+        "a timer that comes too soon",
         "UPDATE presales SET deadline_at = deadline_at + interval '1 second' WHERE id = '{presold}'",
         "presale.expire {presold}",
     ),

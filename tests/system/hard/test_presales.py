@@ -84,7 +84,7 @@ async def test_a_presale_that_is_not_delivered_fails_at_its_deadline_and_not_bef
 
 async def test_a_gift_that_a_stranger_sends_is_the_strangers_and_the_presale_goes_on(marketplace: Marketplace) -> None:
     """H10."""
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         _, buyer, presale = await sold(marketplace)
         stranger = await marketplace.person(0)
         came = delivery(marketplace, presale, stranger)
@@ -94,7 +94,8 @@ async def test_a_gift_that_a_stranger_sends_is_the_strangers_and_the_presale_goe
         assert await marketplace.nft(presale["gift_id"]) == (stranger, "held")
         facts = ("state", "deposit_held_nano", "buyer_held_nano")
         assert await marketplace.document("presales", presale["presale_id"], *facts) == ("sold", 2 * TON, 10 * TON)
-        await marketplace.site.assert_sound()
+        if number == 0:
+            await marketplace.site.assert_sound()
 
         await marketplace.age("presales", presale["presale_id"], (10 + GRACE_DAYS) * DAY + 5)
         await marketplace.until_final("presale.expire", presale["presale_id"])
