@@ -9,6 +9,7 @@ which lost its part is closed, and the next one asks anew. So a failover costs t
 
 In a Cluster a key lives on the node that has its slot. Whoever keeps to one key asks for `connections(redis, key)`;
 whoever has commands for many slots sends them `together`, one round trip to each node; notices travel by any node.
+(redis-py's RedisCluster has no subscriptions when asynchronous, and its pipeline fails for all nodes when one is away.)
 """
 
 import asyncio

@@ -1,5 +1,6 @@
 """GET /metrics: true figures, of bounded number, that give nobody away."""
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.market import register
 
 Figures = dict[tuple[str, ...], float]
 
+RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "rules.yml"
 WORKER = "secret-host:4711:abcd"
 
 
@@ -65,6 +67,17 @@ async def test_workers_are_told_apart_without_their_hosts(api: Api) -> None:
     assert found["souk_worker_outcomes_total", "succeeded", "abcd"] == 7
     assert found["souk_worker_outcomes_total", "rejected", "abcd"] == 2
     assert "secret-host" not in (await api.anonymous.get("/metrics")).text
+
+
+async def test_the_alerts_ask_for_figures_that_exist(api: Api) -> None:
+    async with connected(api.settings) as connection:
+        await connection.execute(
+            "INSERT INTO workers (id, alive_until, batches, commands, round_trips)"
+            f" VALUES ('{WORKER}', now() + interval '1 hour', 0, 0, 0)"
+        )
+    asked = set(re.findall(r"souk_\w+", RULES.read_text()))
+    assert len(asked) > 4
+    assert asked <= {name for name, *_ in await figures(api)}
 
 
 async def test_nobody_can_make_the_figures_many(api: Api) -> None:

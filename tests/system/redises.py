@@ -1,4 +1,5 @@
-"""Many Redis servers: a Sentinel set and a Cluster, each server in a directory of its own."""
+"""Many Redis servers: a Sentinel set and a Cluster, each server in a directory of its own; and what
+a site makes of them."""
 
 import random
 import signal
@@ -16,6 +17,8 @@ from redis.exceptions import RedisError
 
 from storage.child import Account, _spawn
 from storage.embedded import find_redis
+from storage.queue import Queue, connect_redis
+from tests.system.site import Site
 
 HOST = "127.0.0.1"
 MASTER = "souk"
@@ -194,6 +197,30 @@ def _state(node: RedisNode, name: str) -> str:
         answer if isinstance(answer, dict) else dict(line.split(":", 1) for line in answer.splitlines() if line)
     )
     return found[name]
+
+
+async def redis_is(site: Site, *states: str) -> bool:
+    """What `/readyz` says of it."""
+    return (await site.client.get("/readyz")).json()["parts"]["redis"] in states
+
+
+async def nothing_is_queued(site: Site) -> bool:
+    redis = connect_redis(site.settings)
+    try:
+        return not await Queue(redis).peek(range(site.settings.partitions), 1)
+    finally:
+        await redis.aclose()
+
+
+async def longest_pause(site: Site) -> float:
+    """Seconds without execution, at most, while sales went on."""
+    seconds = await site.value("""
+        SELECT extract(epoch FROM max(pause)) FROM (
+            SELECT finished_at - lag(finished_at) OVER (ORDER BY finished_at) AS pause
+            FROM commands WHERE kind IN ('nft.set_price', 'nft.buy')
+        ) AS pauses
+    """)
+    return float(seconds)
 
 
 def until(holds: Callable[[], bool], claim: str) -> None:

@@ -11,13 +11,22 @@ import pytest
 from pydantic import SecretStr
 
 from storage.locks import Held, LockError, LockLost, Locks, LockTimeout, LockUnavailable
-from storage.queue import Queue, connect_redis
+from storage.queue import connect_redis
 from storage.settings import Settings
 from tests.deadline import eventually
 from tests.installation import Installer
 from tests.market import register, set_price
 from tests.system.conftest import BATCH_MAX, LEASE_SECONDS
-from tests.system.redises import RedisCluster, RedisNode, SentinelSet, redis_cluster, sentinel_set
+from tests.system.redises import (
+    RedisCluster,
+    RedisNode,
+    SentinelSet,
+    longest_pause,
+    nothing_is_queued,
+    redis_cluster,
+    redis_is,
+    sentinel_set,
+)
 from tests.system.site import Site, Trades, site_of
 
 logger = logging.getLogger(__name__)
@@ -62,26 +71,11 @@ def master(redises: Redises) -> RedisNode:
     return redises.master() if isinstance(redises, SentinelSet) else redises.doubled
 
 
-async def redis_is(site: Site, *states: str) -> bool:
-    return (await site.client.get("/readyz")).json()["parts"]["redis"] in states
-
-
 async def until_finished(site: Site, commands: int) -> None:
     async def enough() -> bool:
         return await site.finished() >= commands
 
     await eventually(enough, ALL_SECONDS, f"{commands} commands are never finished")
-
-
-async def longest_pause(site: Site) -> float:
-    """Seconds without execution, at most, while sales went on."""
-    seconds = await site.value("""
-        SELECT extract(epoch FROM max(pause)) FROM (
-            SELECT finished_at - lag(finished_at) OVER (ORDER BY finished_at) AS pause
-            FROM commands WHERE kind IN ('nft.set_price', 'nft.buy')
-        ) AS pauses
-    """)
-    return float(seconds)
 
 
 @pytest.mark.parametrize("death", ["killed", "hung"])
@@ -112,14 +106,6 @@ async def test_a_master_that_dies_under_load_costs_no_command(site: Site, redise
         dead.wake()
     await eventually(lambda: nothing_is_queued(site), FAILOVER_SECONDS, "hints are left behind")
     assert await redis_is(site, "ok")
-
-
-async def nothing_is_queued(site: Site) -> bool:
-    redis = connect_redis(site.settings)
-    try:
-        return not await Queue(redis).peek(range(site.settings.partitions), 1)
-    finally:
-        await redis.aclose()
 
 
 async def test_a_command_sent_while_nobody_is_master_is_accepted_at_once_and_executed_soon(

@@ -2,6 +2,7 @@
 worker that comes meanwhile gets its partitions, `/readyz` says what is the matter, and the end of it needs nobody."""
 
 import asyncio
+import logging
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,13 +13,14 @@ from typing import NamedTuple
 import pytest
 from pydantic import SecretStr
 
-from storage.queue import Queue, connect_redis
 from tests.deadline import eventually
 from tests.installation import Installer
 from tests.market import register, set_price
 from tests.system.conftest import BATCH_MAX, LEASE_SECONDS
-from tests.system.redises import RedisNode
+from tests.system.redises import RedisNode, longest_pause, nothing_is_queued, redis_is
 from tests.system.site import Site, Trades, end, site_of
+
+logger = logging.getLogger(__name__)
 
 ALL_SECONDS = 60
 ACCEPTED_SECONDS = 1.0
@@ -107,18 +109,6 @@ async def site(redis: RedisNode, installer: Installer, tmp_path: Path) -> AsyncI
         yield site
 
 
-async def redis_is(site: Site, state: str) -> bool:
-    return bool((await site.client.get("/readyz")).json()["parts"]["redis"] == state)
-
-
-async def nothing_is_queued(site: Site) -> bool:
-    redis = connect_redis(site.settings)
-    try:
-        return not await Queue(redis).peek(range(site.settings.partitions), 1)
-    finally:
-        await redis.aclose()
-
-
 async def slowest(site: Site) -> tuple[float, float]:
     """Seconds to accept and to execute, at worst, of commands that come one at a time."""
     accepted, executed = 0.0, 0.0
@@ -138,6 +128,7 @@ async def test_nobody_waits_for_a_redis_in_trouble(site: Site, redis: RedisNode,
     await site.succeed([register(404)])
     with trouble.made(redis):
         accepted, executed = await slowest(site)
+        logger.info("%s: accepted within %.3f s, executed within %.3f s", trouble.made.__name__, accepted, executed)
         assert accepted < ACCEPTED_SECONDS
         assert executed < EXECUTED_SECONDS
         await eventually(lambda: redis_is(site, trouble.state))
@@ -177,6 +168,7 @@ async def test_trouble_under_load_loses_and_repeats_nothing(site: Site, redis: R
     with trouble.made(redis):
         await sending
         await eventually(site.all_are_finished, ALL_SECONDS)
+    logger.info("%s: %.2f s without execution", trouble.made.__name__, await longest_pause(site))
     await trades.assert_each_happened_once_in_order(site)
     await eventually(lambda: redis_is(site, "ok"))
     await eventually(lambda: nothing_is_queued(site), claim="hints are left behind")
