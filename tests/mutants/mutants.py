@@ -191,10 +191,12 @@ MUTANTS = (
                 raise
             from storage.database import connect
 
-            async with UnitOfWork(await connect(settings, "again", timeout_seconds=30), settings) as again:
+            another = await connect(settings, "again", timeout_seconds=30)
+            async with UnitOfWork(another, settings) as again:
                 await again.begin(fences)
                 await again.write(book, outcomes)
                 await again.commit()
+            await another.close()
     _log_failures(outcomes)
     claimed""",
             ),
@@ -236,19 +238,26 @@ MUTANTS = (
                 "        return await self._accepts.add(submissions)\n",
                 """\
         known = vars(self).setdefault("_known", {})
-        first = [
-            known.setdefault((one.actor, one.idempotency_key), one) if one.idempotency_key else one
-            for one in submissions
-        ]
-        answers = await self._accepts.add([one._replace(idempotency_key=None) for one in first])
-        return [
-            KeyReused(one.idempotency_key)
-            if one.fingerprint != earlier.fingerprint
-            else answer._replace(replayed=one is not earlier)
-            if isinstance(answer, Receipt)
-            else answer
-            for one, earlier, answer in zip(submissions, first, answers, strict=True)
-        ]
+        keys = [(one.actor, one.idempotency_key or one.id) for one in submissions]
+        for one, key in zip(submissions, keys, strict=True):
+            if key not in known:
+                known[key] = one, self._accepts.add([one._replace(idempotency_key=None)])
+        answers = []
+        for one, key in zip(submissions, keys, strict=True):
+            first, accepting = known[key]
+            try:
+                [answer] = await asyncio.shield(accepting)
+            except Unavailable:
+                known.pop(key, None)
+                raise
+            if not isinstance(answer, Receipt):
+                known.pop(key, None)
+            elif one.fingerprint != first.fingerprint:
+                answer = KeyReused(one.idempotency_key)
+            elif one is not first:
+                answer = (await self.read(first.id))._replace(replayed=True)
+            answers.append(answer)
+        return answers
 """,
             ),
         ),

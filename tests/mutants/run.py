@@ -26,7 +26,10 @@ CAMPAIGN_SEED = 7
 PACKAGES = ("commands", "storage", "workers", "api", "loadtest", "souk", "tests")
 
 _WHERE = f"import sys, importlib; print(*(importlib.import_module(name).__file__ for name in {PACKAGES}), sep='\\n')"
-_FAILED = re.compile(r"^FAILED \S*::(\w+)", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) \S*::(.*)$", re.MULTILINE)
+"""The name of a test and why it failed."""
+_COMPLAINTS = ("lost", "failed", "told", "doubled", "out of order", "not linear", "recovery", "the audit")
+"""How a campaign's problems begin."""
 _ALL_PASSED, _SOME_FAILED = 0, 1
 """Statuses of pytest; all others say that it could not do its work."""
 
@@ -50,7 +53,11 @@ class Copy:
                 (directory / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(PROJECT / name, directory / name)
         # Bytecode is kept by time and size, which a patch may leave as they were.
-        self._environment = os.environ | {"PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
+        self._environment = os.environ | {
+            "PYTHONPATH": str(directory),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "COLUMNS": "160",
+        }
         self._environment.pop("PYTEST_ADDOPTS", None)
 
     @contextmanager
@@ -111,14 +118,10 @@ def judge(copy: Copy, mutant: Mutant, *, campaign: bool) -> Verdict:
         caught_by = list(dict.fromkeys(_FAILED.findall(said)))
         if campaign and mutant.seconds:
             status, said = copy.campaign(mutant.seconds)
-            complaint = next((line for line in said.splitlines() if line.startswith(COMPLAINTS)), "it ended early")
+            complaint = next((line for line in said.splitlines() if line.startswith(_COMPLAINTS)), "it ended early")
             if status:
                 caught_by.append(f"the campaign: {complaint.strip()}")
     return Verdict(caught_by)
-
-
-COMPLAINTS = ("lost", "failed", "told", "doubled", "out of order", "not linear", "recovery", "the audit")
-"""How a campaign's problems begin."""
 
 
 def main() -> int:
@@ -136,13 +139,15 @@ def main() -> int:
         copy = Copy(Path(directory))
         copy.prove_that_it_is_what_runs()
         status, said = copy.pytest(list(dict.fromkeys(check for mutant in chosen for check in mutant.checks)))
+        if options.campaign and not status and (seconds := max(mutant.seconds or 0 for mutant in chosen)):
+            status, said = copy.campaign(seconds)
         if status:
             sys.exit(f"The checks fail without any mutant:\n{said[-4_000:]}")
         for mutant in chosen:
             began = monotonic()
             verdict = judge(copy, mutant, campaign=options.campaign)
             survived += not verdict.caught_by
-            found = "; ".join(verdict.caught_by) or verdict.void or "SURVIVED"
+            found = "\n      ".join(verdict.caught_by) or verdict.void or "SURVIVED"
             sys.stdout.write(
                 f"{mutant.name:5} without {mutant.without}\n      {found}  ({monotonic() - began:.0f} s)\n"
             )
