@@ -45,6 +45,8 @@ class Deposit(NamedTuple):
 
 
 class RecordDeposit(Command, kind="market.deposit", sent_by=SYSTEM):
+    """The deposit feed saw a final transfer into the wallet: credited to the user in its memo, or kept unclaimed."""
+
     wallet: Address
     logical_time: Annotated[int, Field(ge=1, le=BIGINT_MAX)]
     hash: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

@@ -45,6 +45,8 @@ class Return(NamedTuple):
 
 
 class ReturnItem(Command, kind="nft.return", sent_by=USER):
+    """Have the gift sent back to its owner in Telegram, for a fee that is held until it is there."""
+
     nft_id: BigId
 
     def asset(self, envelope_id: UUID, actor: int | None) -> str:

@@ -82,6 +82,8 @@ def register(book: Book, user_id: int, language: str = "en") -> bool:
 
 
 class Register(Command, kind="users.register", sent_by=USER | SYSTEM, for_newcomers=True):
+    """Make the user known, with an empty ledger account and a deposit memo; nothing when known already."""
+
     user_id: UserId
     language: Annotated[str, StringConstraints(min_length=2, max_length=8, pattern=PRINTABLE)] = "en"
 

@@ -78,6 +78,8 @@ class Withdrawal(NamedTuple):
 
 
 class Withdraw(Command, kind="market.withdraw", sent_by=USER, needs_key=True):
+    """Pay out to an address: the amount is held until the payment is on the chain. Needs an idempotency key."""
+
     amount_nano: PriceNano
     address: Annotated[str, StringConstraints(min_length=48, max_length=48)]
     comment: Annotated[str, StringConstraints(max_length=COMMENT_MAX_BYTES, pattern=PRINTABLE)] | None = None
