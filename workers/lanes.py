@@ -32,8 +32,8 @@ class Lanes:
     """The lanes of one worker.
 
     `fences` is what it may drain and `deaths` how many workers died with some of that, both kept true by its leases;
-    `finished` is told of what is done; `fenced` is set when a fence no longer holds; `totals` are batches, commands and
-    round trips so far, `endings` how the commands ended.
+    `finished` is told of what is done; `fenced` is set when a lane lets go of what it may drain no more; `totals` are
+    batches, commands and round trips so far, `endings` how the commands ended.
     """
 
     def __init__(self, settings: Settings, finished: Callable[[Batch], None]) -> None:
@@ -131,5 +131,7 @@ class Lanes:
                 pause = min(2 * pause, pause_max)
             finally:
                 self.busy -= fences.keys()
+                if fences.keys() - self.fences.keys():
+                    self.fenced.set()
             self.ring(again)
         await line.close()

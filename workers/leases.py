@@ -72,7 +72,7 @@ class Leases:
                 logger.warning("leases are not renewed: %r", error)
                 self._line.doubt(error)
             self._lanes.fenced.clear()
-            with suppress(TimeoutError):  # a lane that met another fence is a reason to look at once
+            with suppress(TimeoutError):  # a lane that met another fence, or let go, is a reason to look at once
                 async with asyncio.timeout(tick_seconds):
                     await self._lanes.fenced.wait()
 
@@ -92,7 +92,8 @@ class Leases:
 
     async def _tick(self) -> None:
         connection = await self._line.connected()
-        lease = timedelta(seconds=self._settings.lease_seconds)
+        # A tick shorter than it is: others look once a tick, and have what was ours when it is over.
+        lease = timedelta(seconds=self._settings.lease_seconds * (1 - 1 / _TICKS_A_LEASE))
         endings = [self._lanes.endings[status] for status in _ENDINGS]
         await connection.execute(_BEAT, self._worker_id, lease, *self._lanes.totals, *endings)
         alive = [row[0] for row in await connection.fetch(_ALIVE)]
@@ -114,11 +115,14 @@ class Leases:
         return {row["id"]: row["fence"] for row in rows}
 
     async def _hand_back(self, connection: Connection, owned: dict[int, int], count: int) -> None:
-        """Partitions with no batch under way go first; the others at a later tick."""
-        idle = [partition for partition in sorted(owned, reverse=True) if partition not in self._lanes.busy][:count]
-        for partition in idle:
+        """Partitions with no batch under way go first. The others get no further batch and follow when theirs has
+        ended: a worker that always has work would never hand back else."""
+        busy = self._lanes.busy
+        extra = sorted(owned, key=lambda partition: (partition in busy, partition in self.fences, -partition))[:count]
+        for partition in extra:
             del owned[partition]
             self.fences.pop(partition, None)
+        idle = [partition for partition in extra if partition not in busy]
         await connection.execute(_HAND_BACK, self._worker_id, idle)
 
     def _adopt(self, owned: dict[int, int]) -> None:

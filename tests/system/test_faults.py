@@ -85,7 +85,7 @@ async def test_redis_killed_and_started_again_in_the_middle_loses_and_repeats_no
             assert worker.poll() is None
 
 
-async def test_postgresql_killed_and_started_again_in_the_middle_loses_and_repeats_nothing(
+async def test_postgresql_killed_and_restarted_in_the_middle_loses_and_repeats_nothing(
     redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
     """Whoever is answered 503, or not at all, sends the same again under the same keys."""
@@ -105,9 +105,9 @@ async def test_postgresql_killed_and_started_again_in_the_middle_loses_and_repea
             await trades.prepare(site)
             done = await site.finished()
             sending = asyncio.create_task(trades.send(site))
-            for third in (1, 2):
+            for third, end_it in ((1, postgres.kill), (2, postgres.stop)):
                 await until_finished(site, done + third * trades.commands_total // 3)
-                await asyncio.to_thread(postgres.kill)
+                await asyncio.to_thread(end_it)
                 await asyncio.to_thread(postgres.start)
             await sending
             await eventually(site.all_are_finished, ALL_SECONDS)
