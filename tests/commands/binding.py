@@ -254,10 +254,12 @@ class _Binding:
         if verb == "create":
             item = self.market.items.get(act.item)
             owner_id = self.user(item and item.owner_id)
-            requirement = {"collection": collection_of(act.item % 4 + 1)}
-            requirements = [requirement, requirement | {"backdrop": "blue"}][act.price % 2 : act.price % 3 + 1]
+            wanted = [nft_id for nft_id, other in self.market.items.items() if other.owner_id not in (None, owner_id)]
+            anything = {"collection": collection_of(wanted[self.more() % len(wanted)] if wanted else 1)}
+            blue = anything | {"backdrop": "blue"}
+            requirements = ([anything], [anything], [blue], [anything, blue], [blue, anything])[self.more() % 5]
             private = {"receiver_id": STRANGER if act.pick == NONE else act.price % 4 + 1} if act.pick > 1 else {}
-            fields = {"nft_ids": self.some_of(owner_id), "requirements": requirements or [requirement]}
+            fields = {"nft_ids": self.some_of(owner_id), "requirements": requirements}
             return Command(kind, fields | private, owner_id)
         if verb in ("propose", "delete"):
             id_, trade = self.which(self.market.trades)
@@ -287,12 +289,13 @@ class _Binding:
         return receiver_id or (owners[self.act.item % len(owners)] if owners else self.act.item)
 
     def some_of(self, user_id: int) -> list[int]:
-        """The user's free items, all of them or one; or the item named."""
+        """The user's free items, all of them in either order, or one; or the item named."""
         items = self.market.items.items()
         own = [nft_id for nft_id, item in items if item.owner_id == user_id and item.state in ("held", "listed")]
+        own = own[:: 1 if self.act.item % 2 else -1]
         if not own or self.act.pick > 1:
             return [self.act.item]
-        return own if self.act.pick else [own[self.act.item % len(own)]]
+        return own if self.act.kind == "trades.propose" or self.act.price else own[:1]
 
     def of_account(self, verb: str) -> Command:
         act, kind = self.act, self.act.kind
