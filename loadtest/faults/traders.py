@@ -118,7 +118,10 @@ class Traders:
                 response = await self._client.post(f"{url}/v1/commands", json=body[0], headers=headers)
             else:
                 response = await self._client.post(f"{url}/v1/commands/batch", json={"commands": body}, headers=headers)
-        except httpx.TransportError:
+        except (
+            httpx.TransportError,
+            AttributeError,
+        ):  # the latter from anyio, of a socket reset as soon as it is there
             return [None] * len(operations)
         if response.status_code in LATER:
             self.unavailable += 1
