@@ -1,16 +1,14 @@
-"""Workers that are not dead but late, and workers whose clock is wrong: they write nothing that is not theirs."""
+"""Workers that are not dead but late: they write nothing that is not theirs."""
 
 import asyncio
 import signal
-import time
-from datetime import UTC, datetime, timedelta
 
 import psutil
 import pytest
 
 from tests.deadline import eventually
 from tests.installation import connected
-from tests.market import register, set_price
+from tests.market import set_price
 from tests.system.conftest import LEASE_SECONDS
 from tests.system.site import Site, Trades, end, until_waiting
 
@@ -82,38 +80,3 @@ async def test_a_worker_stopped_while_the_server_commits_for_it_doubles_nothing(
     await until_shared(site, 2)
     await trades.assert_each_happened_once_in_order(site)
     assert sleeper.poll() is None
-
-
-@pytest.mark.parametrize("hours", [-1, 1])
-async def test_a_clock_that_is_an_hour_off_changes_nothing(site: Site, hours: int) -> None:
-    """One of two workers; beside what is traded, a command for later comes neither an hour early nor an hour late."""
-    site.start_worker()
-    site.start(str(hours * 3600), "worker", program="tests.system.off_clock")
-    await site.start_api()
-    await until_shared(site, 2)
-    later = datetime.now(UTC) + timedelta(seconds=3)
-    in_an_hour = datetime.now(UTC) + timedelta(minutes=30)
-    timed = [
-        *(register(user) | {"run_at": later.isoformat()} for user in range(1_000, 1_020)),
-        *(register(user) | {"run_at": in_an_hour.isoformat()} for user in range(2_000, 2_020)),
-        *(register(user) | {"not_after": in_an_hour.isoformat()} for user in range(3_000, 3_020)),
-    ]
-    began = time.monotonic()
-    receipts = await site.submit(timed)
-    trades = Trades(rounds=6)
-    await trades.prepare(site)
-    await trades.send(site)
-
-    async def come() -> bool:
-        done = await site.value("SELECT count(*) FROM users WHERE id BETWEEN 1000 AND 1999")
-        return bool(done == 20)
-
-    await eventually(come, 20, "a timer is late")
-    assert time.monotonic() - began < 20
-    assert await site.value("SELECT count(*) FROM commands WHERE accepted_at < run_at") == 0
-    assert await site.value("SELECT count(*) FROM users WHERE id BETWEEN 2000 AND 2999") == 0
-    assert await site.value("SELECT count(*) FROM users WHERE id BETWEEN 3000 AND 3999") == 20
-    await until_shared(site, 2)
-    ids = ", ".join(f"'{receipt['id']}'" for receipt in receipts)
-    await site.rows(f"DELETE FROM commands WHERE id IN ({ids}) AND status = 'scheduled'")
-    assert await site.value("SELECT count(*) FROM deals") == trades.commands_total // 2

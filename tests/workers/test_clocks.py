@@ -1,4 +1,5 @@
-"""Time is the database's: no process decides anything by its own clock."""
+"""Time is the database's: no process decides anything by its own clock. What a wrong one does is tried in
+tests.system.test_clocks."""
 
 import ast
 from collections.abc import Iterator
