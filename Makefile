@@ -21,7 +21,7 @@ demo: .venv/.made ## the whole stack and a marketplace to watch; ONCE=1 ends by 
 	@$(BIN)/souk demo $(if $(ONCE),--once)
 
 test: check ## every check and every test
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 mutants: .venv/.made ## take one defence out at a time and see which check notices; ONLY="M3 M7", CAMPAIGN=1
 	$(BIN)/python -m tests.mutants.run $(ONLY) $(if $(CAMPAIGN),--campaign)
