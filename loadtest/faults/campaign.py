@@ -38,6 +38,7 @@ PATIENCE_SECONDS = 60.0
 USERS = range(1, 21)
 ITEMS = range(1, 41)
 SHOWN_MAX = 10
+_AT_WORK = "SELECT count(DISTINCT id) FROM workers WHERE split_part(id, ':', 2)::integer = ANY($1::integer[])"
 _WAITING = "SELECT count(*) FROM commands WHERE finished_at IS NULL AND status = 'accepted'"
 
 
@@ -90,6 +91,7 @@ class Campaign:
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
+        await self._until_started()
         statuses = await asyncio.to_thread(site.stop)
         async with site.connected() as connection:
             found = violations(traders.history, await facts(connection, before))
@@ -180,6 +182,15 @@ class Campaign:
         deadline = monotonic() + RECOVERY_SECONDS
         async with self.site.connected() as connection:
             while await connection.fetchval(_WAITING) and monotonic() < deadline:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    async def _until_started(self) -> None:
+        """What is told to end while it is still starting ends as any program does, and not as ours do."""
+        await self.site.until_ready()
+        pids = [worker.child.pid for worker in self.site.workers]
+        deadline = monotonic() + PATIENCE_SECONDS
+        async with self.site.connected() as connection:
+            while await connection.fetchval(_AT_WORK, pids) < len(pids) and monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
     async def _measure(self, connection: "asyncpg.Connection[Any]") -> None:
