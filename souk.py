@@ -164,10 +164,10 @@ def _interruptible() -> Iterator[None]:
 @app.command()
 def api(host: Host = "127.0.0.1", port: Port = 8000) -> None:
     """Run one API process."""
+    settings = _checked_settings("api")
     from api.app import make_app
     from api.server import serve
 
-    settings = _checked_settings("api")
     serve(make_app(settings), host, port)
 
 
@@ -176,11 +176,11 @@ def worker(
     burst: Annotated[bool, typer.Option("--burst", help="End when nothing is left to do.")] = False,
 ) -> None:
     """Run one worker process."""
+    settings = _checked_settings("worker")
     import uvloop
 
     from workers.worker import SoukWorker
 
-    settings = _checked_settings("worker")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         asyncio.set_event_loop(runner.get_loop())
         SoukWorker(settings, burst=burst).run()
