@@ -14,7 +14,7 @@ async def mine(marketplace: Marketplace, me: int) -> str:
 
 async def test_get_sale_channels_200(marketplace: Marketplace, me: int, mine: str) -> None:
     await marketplace.do("channels.set_price", me, channel_id=mine, price_nano=10 * TON)
-    found = await marketplace.read_list(me, "/channels", limit=100)
+    found = await marketplace.read_list(me, "/channels", sort="-created_at")
     assert mine in [channel["channel_id"] for channel in found]
 
 
@@ -50,7 +50,7 @@ async def test_delete_channel_200(marketplace: Marketplace, me: int, mine: str) 
     await marketplace.do("channels.set_price", me, channel_id=mine, price_nano=10 * TON)
     await marketplace.do("channels.delete", me, channel_id=mine)
     assert await marketplace.read_list(me, "/channels/mine") == []
-    found = await marketplace.read_list(me, "/channels", limit=100)
+    found = await marketplace.read_list(me, "/channels", sort="-created_at")
     assert mine not in [channel["channel_id"] for channel in found]
     assert await marketplace.document("channels", mine, "state", "price_nano") == ("deleted", None)
 

@@ -13,7 +13,8 @@ async def gift_id(marketplace: Marketplace) -> int:
 
 async def test_get_presales_200(marketplace: Marketplace, me: int, other: int, gift_id: int) -> None:
     presale = await marketplace.presale(other, gift_id, 2 * TON)
-    assert presale["presale_id"] in [found["presale_id"] for found in await marketplace.read_list(me, "/presales")]
+    found = await marketplace.read_list(me, "/presales", sort="-created_at")
+    assert presale["presale_id"] in [one["presale_id"] for one in found]
 
 
 async def test_get_my_presales_200(marketplace: Marketplace, me: int, gift_id: int) -> None:

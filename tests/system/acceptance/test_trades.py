@@ -30,7 +30,7 @@ async def others_trade(marketplace: Marketplace, other: int) -> str:
 
 
 async def test_get_trades_200(marketplace: Marketplace, me: int, others_trade: str) -> None:
-    found = await marketplace.read_list(me, "/trades", limit=100)
+    found = await marketplace.read_list(me, "/trades", sort="-created_at")
     assert others_trade in [trade["trade_id"] for trade in found]
 
 
