@@ -19,6 +19,8 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     ("variable", "value"),
     [
         ("SOUK_DATABASE_URL", "mysql://db/souk"),
+        ("SOUK_READ_DATABASE_URL", "http://canary@replica"),
+        ("SOUK_PGBOUNCER", "perhaps"),
         ("SOUK_REDIS_URL", "http://redis"),
         ("SOUK_REDIS_URL", "redis+sentinel://:canary@a:1,b:2"),
         ("SOUK_REDIS_URL", "redis+cluster://:canary@a:b"),
@@ -48,7 +50,7 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, 
 
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a compose file passes on what nobody has set."""
-    for name in ("gateway_url", "gateway_secret", "secret_key"):
+    for name in ("read_database_url", "gateway_url", "gateway_secret", "secret_key"):
         monkeypatch.setenv(f"SOUK_{name.upper()}", "")
         assert getattr(load_settings(), name) is None
 
