@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import from_json
 
 from commands.book import Book, Need
 from commands.command import SYSTEM, USER, BigId, Envelope, Reason, UserId
@@ -90,7 +91,7 @@ class ConfirmSync(AccountAnswer, kind="accounts.sync_confirm", sent_by=SYSTEM):
         account = found_account(book, self.account_id, self.user_id)
         require_account_state(account, AccountState.CONNECTED)
 
-        conclude(book, self.sync_id, RequestState.DONE)
+        _conclude(book, account, self.sync_id, "accounts.sync", RequestState.DONE)
         drop_snapshot(book, account.id)
         gifts = {item.gift.id: item for item in self.gifts}
         for item in gifts.values():
@@ -118,7 +119,7 @@ class FailSync(AccountAnswer, kind="accounts.sync_fail", sent_by=SYSTEM):
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
         account = found_account(book, self.account_id, self.user_id)
 
-        conclude(book, self.sync_id, RequestState.REFUSED)
+        _conclude(book, account, self.sync_id, "accounts.sync", RequestState.REFUSED)
         if self.reason == SESSION_LOST and account.state == AccountState.CONNECTED:
             disconnect(book, account, self.reason)
             return {"account_id": str(account.id), "state": AccountState.DISCONNECTED}
@@ -166,7 +167,7 @@ class ConfirmSendGift(_SendAnswer, kind="accounts.send_gift_confirm", sent_by=SY
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
         account = found_account(book, self.account_id, self.user_id)
 
-        conclude(book, self.send_id, RequestState.DONE)
+        _conclude(book, account, self.send_id, "accounts.send_gift", RequestState.DONE)
         gift = book.get(AccountGift, (account.id, self.gift_id))
         if gift is not None:
             book.remove(gift)
@@ -182,6 +183,13 @@ class FailSendGift(_SendAnswer, kind="accounts.send_gift_fail", sent_by=SYSTEM):
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
         account = found_account(book, self.account_id, self.user_id)
 
-        conclude(book, self.send_id, RequestState.REFUSED)
+        _conclude(book, account, self.send_id, "accounts.send_gift", RequestState.REFUSED)
         tell_account(book, "account.gift_send_failed", account, gift_id=str(self.gift_id), reason=self.reason)
         return {"send_id": str(self.send_id)}
+
+
+def _conclude(book: Book, account: TelegramAccount, reference: UUID, answers: str, answer: RequestState) -> None:
+    """End the request that was answered. No document waits for it, so nothing but this tells it from another's."""
+    asked = book.get(GatewayRequest, reference)
+    if asked is not None and asked.answers == answers and from_json(asked.body)["account_id"] == str(account.id):
+        conclude(book, reference, answer)

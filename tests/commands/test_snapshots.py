@@ -328,3 +328,20 @@ def test_a_batch_is_worth_as_many_batches_of_one(actions: list[Action], size: in
     account = singly.get(TelegramAccount, ids[0])
     assert account[:8] == batched.get(TelegramAccount, ids[1])[:8]
     assert account.closed_at is None or in_snapshot(singly, AccountGift, ids[0]) == []
+
+
+def test_an_answer_ends_no_request_but_its_own(world: World) -> None:
+    """Nothing waits for these answers, so whatever reference they name is found."""
+    account_id, others_id = connected(world), connected(world, OTHER, "+491701234568", telegram_id=778)
+    asked = [
+        id_of(world.one(sync(others_id), OTHER), "sync_id"),
+        id_of(world.one(told("accounts.connect", phone="+491701234569"), OTHER), "account_id"),
+    ]
+    for reference in asked:
+        succeed(world, snapshot(account_id, sync_id=reference))
+        succeed(world, not_synced(account_id, "flood", sync_id=reference))
+        succeed(world, answer(account_id, reference))
+        succeed(world, answer(account_id, reference, reason="refused"))
+        assert world.get(GatewayRequest, reference).state == RequestState.PENDING
+    succeed(world, snapshot(others_id, OTHER, sync_id=asked[0]))
+    assert world.get(GatewayRequest, asked[0]).state == RequestState.DONE
