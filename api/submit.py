@@ -202,7 +202,7 @@ class Submit:
         if kind is None:
             raise Invalid(("kind", "unknown kind"))
         actor = actor_for(credential, kind, body.actor)
-        if actor is None and kind.sent_by & credential.role.sends_as <= USER:
+        if actor is None and kind.sent_by & credential.role.sends_as <= USER and not kind.for_newcomers:
             raise Invalid(("actor", "name the user in whose name the command is sent"))
         if kind.needs_key and body.idempotency_key is None:
             raise Invalid(("idempotency_key", f"{kind.kind} needs one"))

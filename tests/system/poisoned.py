@@ -11,22 +11,28 @@ from commands.command import SYSTEM, Command, Envelope
 from storage.settings import load_settings
 from workers.worker import SoukWorker
 
+KIND = "test.poison"
 
-class Poison(Command, kind="test.poison", sent_by=SYSTEM):
-    """Kills the process that executes it."""
 
-    nft_id: int
+def declare() -> None:
+    """In the worker alone: the tests' own process knows the marketplace's kinds and no other."""
 
-    def asset(self, envelope_id: UUID, actor: int | None) -> str:
-        return f"nft:{self.nft_id}"
+    class Poison(Command, kind=KIND, sent_by=SYSTEM):
+        """Kills the process that executes it."""
 
-    def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
-        yield from ()
+        nft_id: int
 
-    def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
-        os.kill(os.getpid(), signal.SIGKILL)
-        return {}
+        def asset(self, envelope_id: UUID, actor: int | None) -> str:
+            return f"nft:{self.nft_id}"
+
+        def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
+            yield from ()
+
+        def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
+            os.kill(os.getpid(), signal.SIGKILL)
+            return {}
 
 
 if __name__ == "__main__":
+    declare()
     SoukWorker(load_settings()).run()

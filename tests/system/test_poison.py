@@ -1,13 +1,14 @@
 """A command that kills its worker is tried a few times, then set aside, and its partition goes on."""
 
 import asyncio
+import json
 from contextlib import suppress
 
-from storage.journal import Journal
+from storage.journal import Journal, Receipt
 from tests.deadline import eventually
-from tests.journal import accept
+from tests.journal import accept, submission
 from tests.market import fund, receive, register, set_price
-from tests.system.poisoned import Poison
+from tests.system.poisoned import KIND
 from tests.system.site import Site
 
 ITEM, OWNER = 17, 1
@@ -17,10 +18,11 @@ DEATHS_MAX = 6
 async def test_a_command_that_kills_its_worker_is_set_aside_and_its_neighbours_are_executed(site: Site) -> None:
     journal = Journal(site.settings)
     before = [register(OWNER), fund(OWNER), receive(ITEM, OWNER)]
-    poison = {"kind": Poison.kind, "payload": {"nft_id": ITEM}}
-    bodies = [*before, set_price(OWNER, ITEM), poison, set_price(OWNER, ITEM), set_price(OWNER, ITEM)]
-    receipts = await accept(journal, site.settings, *bodies)
-    poisoned = receipts[4]
+    receipts = await accept(journal, site.settings, *before, set_price(OWNER, ITEM))
+    poison = submission(site.settings, set_price(OWNER, ITEM))._replace(kind=KIND, payload=json.dumps({"nft_id": ITEM}))
+    [poisoned] = await journal.accept([poison])
+    assert isinstance(poisoned, Receipt)
+    receipts += [poisoned, *await accept(journal, site.settings, set_price(OWNER, ITEM), set_price(OWNER, ITEM))]
     deaths = 0
 
     async def keep_a_worker_alive() -> None:
