@@ -27,6 +27,7 @@ from storage.journal import Journal
 from storage.notices import Listener
 from storage.queue import OUTCOMES_CHANNEL, Queue, connect_redis
 from storage.settings import Settings
+from storage.tasks import end
 
 _FAREWELL_SECONDS = 3.0
 
@@ -55,9 +56,7 @@ def make_app(settings: Settings) -> Starlette:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         services = [asyncio.create_task(listener.run()), asyncio.create_task(outcomes.run())]
         yield
-        for service in services:
-            service.cancel()
-        await asyncio.wait(services)
+        await end(services)
         await hints.close()
         await journal.close()
         with suppress(TimeoutError):  # a server that hangs is not waited for

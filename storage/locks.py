@@ -34,6 +34,7 @@ from redis.exceptions import NoScriptError, RedisError
 from storage.gather import Gather
 from storage.notices import Listener
 from storage.redis import REDIS_SECONDS, connections
+from storage.tasks import end
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,6 @@ WAIT_SECONDS = 10.0
 _CHANNEL = "souk:unlocked"
 _LEASE_MIN_SECONDS = 0.5
 _RENEW_SECONDS = 0.1
-_CANCEL_SECONDS = 0.1
 _KEYS_MAX = 1_000
 """Keys of one lock."""
 _FLUSH_MAX = 50
@@ -170,11 +170,7 @@ class Locks:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pending = set(self._services)
-        while pending:  # a subscription that times out in this moment swallows its cancellation
-            for service in pending:
-                service.cancel()
-            _, pending = await asyncio.wait(pending, timeout=_CANCEL_SECONDS)
+        await end(self._services)
         await self._operations.close()
         await self._drop()
 

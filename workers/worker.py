@@ -33,6 +33,7 @@ from storage.queue import (
     workers_redis,
 )
 from storage.settings import Settings
+from storage.tasks import end
 from workers.batch import Batch, run_batch
 from workers.couriers import Couriers
 from workers.lanes import STATEMENT_SECONDS, Lanes
@@ -122,8 +123,7 @@ class SoukWorker(Worker):
                 lanes = [group.create_task(self._lanes.run_lane(number)) for number in range(self._lane_count)]
                 self.tasks = {f"lane {number}": lane for number, lane in enumerate(lanes)}
                 await asyncio.wait(lanes)
-                for task in running:
-                    task.cancel()
+                await end(running)
         finally:
             self._lanes.stop()
             await self._leases.leave()
