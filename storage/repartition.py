@@ -29,7 +29,9 @@ _MOVE = text("""
     WHERE commands.id = v.id AND commands.partition <> v.partition
 """)
 # Fences only grow, so that no zombie finds one of its own again.
-_FREE = text("UPDATE partitions SET owner = NULL, fence = fence + 1, deaths = 0, trying = NULL, tries = 0")
+_FREE = text("""
+    UPDATE partitions SET owner = NULL, fence = fence + 1, deaths = 0, trying = NULL, deaths_before = 0
+""")
 _ADD = text("""
     INSERT INTO partitions (id, fence)
     SELECT number, (SELECT max(fence) FROM partitions) FROM generate_series(0, :count - 1) AS number

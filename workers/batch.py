@@ -23,15 +23,16 @@ logger = logging.getLogger(__name__)
 SUSPECT_STEP = 64
 """Commands of a suspect partition in one turn."""
 ALONE_AFTER_DEATHS = 2
-TRIES_MAX = 3
+DEATHS_MAX = 3
+"""Workers that may die of one command."""
 _REFUSALS_MAX = 3
 
 _NEXT = "SELECT id FROM commands WHERE partition = $1 AND status = 'accepted' ORDER BY seq LIMIT 1"
 _TRY = """
-UPDATE partitions SET trying = $3, tries = CASE WHEN trying = $3 THEN tries + 1 ELSE 1 END
-WHERE id = $1 AND fence = $2 RETURNING tries
+UPDATE partitions SET trying = $3, deaths_before = CASE WHEN trying = $3 THEN deaths_before ELSE deaths END
+WHERE id = $1 AND fence = $2 RETURNING deaths - deaths_before
 """
-_CLEAR = "UPDATE partitions SET deaths = 0, trying = NULL, tries = 0 WHERE id = $1 AND fence = $2"
+_CLEAR = "UPDATE partitions SET deaths = 0, trying = NULL, deaths_before = 0 WHERE id = $1 AND fence = $2"
 
 
 class Batch(NamedTuple):
@@ -118,13 +119,13 @@ async def run_suspect(
         command_id = await connection.fetchval(_NEXT, partition)
         if command_id is None:
             return Batch(finished, set(), round_trips, follow_ups, endings), True
-        tries = await connection.fetchval(_TRY, partition, fence, command_id)
-        if tries is None:
+        died = await connection.fetchval(_TRY, partition, fence, command_id)
+        if died is None:
             raise Fenced(partition)
-        if tries > TRIES_MAX:
-            batch = await _set_aside(connection, settings, fences, f"{TRIES_MAX} workers died of it")
+        if died >= DEATHS_MAX:
+            batch = await _set_aside(connection, settings, fences, f"{died} workers died of it")
         else:
-            batch = await run_batch(connection, settings, fences, 1)
+            batch = await _run_alone(connection, settings, fences)
         finished += batch.finished
         follow_ups += batch.follow_ups
         endings += batch.endings

@@ -57,6 +57,12 @@ class Lanes:
                 self._ready.setdefault(partition)
         self._rung.set()
 
+    def forget_others(self) -> None:
+        """What was suspect here may be beyond doubt when it comes back."""
+        for partition in self.deaths.keys() - self.fences.keys():
+            del self.deaths[partition]
+            self._passed.pop(partition, None)
+
     @property
     def idle(self) -> bool:
         """Whether nothing is ready and no batch is under way."""

@@ -130,6 +130,7 @@ class Leases:
         if came or len(owned) != len(self.fences):
             self.fences.clear()
             self.fences.update(owned)
+            self._lanes.forget_others()
             self._lanes.ring(came)
 
 

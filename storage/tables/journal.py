@@ -67,10 +67,10 @@ partitions = Table(
     Column("id", SmallInteger, primary_key=True, autoincrement=False),
     Column("fence", BigInteger, nullable=False, server_default="0"),
     Column("owner", Text),
-    # Workers that died with it since it was last empty; the command that is tried alone, and how often it was.
+    # Workers that died with it since it was last empty; the command that is tried alone, and how many died before it.
     Column("deaths", SmallInteger, nullable=False, server_default="0"),
     Column("trying", Uuid),
-    Column("tries", SmallInteger, nullable=False, server_default="0"),
+    Column("deaths_before", SmallInteger, nullable=False, server_default="0"),
     postgresql_with=HOT,
 )
 

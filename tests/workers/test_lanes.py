@@ -20,7 +20,7 @@ from storage.unit_of_work import Fenced, UnitOfWork
 from tests.installation import Installer
 from tests.journal import accept, statuses
 from tests.market import TON, buy, fund, receive, register, set_price, transfer
-from workers.batch import run_batch, run_isolated
+from workers.batch import ALONE_AFTER_DEATHS, DEATHS_MAX, run_batch, run_isolated, run_suspect
 from workers.lanes import Lanes
 
 ALL = dict.fromkeys(range(4), 0)
@@ -250,3 +250,24 @@ async def test_a_sleeper_in_a_batch_loses_its_locks_within_the_lease(installer: 
         assert is_weather(raised.value)
     sleeper.terminate()
     await heir.close()
+
+
+async def test_a_command_that_is_tried_alone_outlives_any_bad_weather(
+    journal: Journal, lane: Connection, settings: Settings
+) -> None:
+    """Only deaths are counted: a write that fails and is repeated, ever so often, sets nothing aside."""
+    [waiting] = await accept(journal, settings, register(SELLER))
+    partition, deaths = waiting.partition, ALONE_AFTER_DEATHS
+    await lane.execute("UPDATE partitions SET deaths = $2 WHERE id = $1", partition, deaths)
+    await lane.execute("""
+        CREATE FUNCTION weather() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN RAISE EXCEPTION 'bad weather' USING ERRCODE = '40001'; END $$;
+        CREATE TRIGGER weather BEFORE INSERT ON users EXECUTE FUNCTION weather();
+    """)
+    for _ in range(2 * DEATHS_MAX):
+        with pytest.raises(asyncpg.SerializationError):
+            await run_suspect(lane, settings, partition, 0, deaths)
+    await lane.execute("DROP TRIGGER weather ON users")
+    batch, empty = await run_suspect(lane, settings, partition, 0, deaths)
+    assert ([id_ for _, id_ in batch.finished], empty) == ([waiting.id], True)
+    assert await statuses(journal, [waiting]) == ["succeeded"]

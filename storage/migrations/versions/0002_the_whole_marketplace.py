@@ -1154,7 +1154,7 @@ def upgrade() -> None:
     )
     op.add_column("partitions", sa.Column("deaths", sa.SmallInteger(), server_default="0", nullable=False))
     op.add_column("partitions", sa.Column("trying", sa.Uuid(), nullable=True))
-    op.add_column("partitions", sa.Column("tries", sa.SmallInteger(), server_default="0", nullable=False))
+    op.add_column("partitions", sa.Column("deaths_before", sa.SmallInteger(), server_default="0", nullable=False))
     op.create_index(
         "postings_at_idx",
         "postings",
@@ -1181,7 +1181,7 @@ def downgrade() -> None:
     op.drop_index(
         "postings_at_idx", table_name="postings", postgresql_using="brin", postgresql_with={"autosummarize": "on"}
     )
-    op.drop_column("partitions", "tries")
+    op.drop_column("partitions", "deaths_before")
     op.drop_column("partitions", "trying")
     op.drop_column("partitions", "deaths")
     op.drop_index("nfts_owned_idx", table_name="nfts", postgresql_include=["num", "model_permille", "price_nano"])
