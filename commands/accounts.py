@@ -10,8 +10,9 @@ from uuid import UUID
 
 from pydantic import StringConstraints
 
-from commands.book import Book, Need
+from commands.book import Book
 from commands.command import PRINTABLE, SECRET, SYSTEM, USER, Command, Envelope, UserId
+from commands.document import Need
 from commands.outcome import Code, Rejection
 from commands.requests import (
     EXPIRED,

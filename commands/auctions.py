@@ -10,9 +10,10 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from commands.book import Account, Book, Need, document
+from commands.book import Account, Book
 from commands.command import SYSTEM, USER, Envelope, PriceNano, require_within
 from commands.deals import sell_item
+from commands.document import Need, document
 from commands.items import ItemCommand, Nft, NftState, detach, found, require_free, require_owner, touch_detach
 from commands.outcome import Code, Rejection
 from commands.terms import Terms

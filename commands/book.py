@@ -4,93 +4,16 @@ Documents are immutable named tuples; a change is a new version put in the place
 command is putting the old versions back. What only ever grows (postings, deals, events) is a list that is cut back.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator
 from datetime import datetime, timedelta
-from enum import StrEnum
 from hashlib import blake2b
-from operator import itemgetter
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 from commands.command import Command
+from commands.document import STORED, D, Need, Row, Scope, document, is_open, record
 from commands.outcome import Code, Rejection
 from commands.terms import Terms, fee_nano
-
-Row = tuple[Any, ...]
-"""A document or a record: a NamedTuple declared with @document or @record."""
-D = TypeVar("D", bound=Row)
-
-
-class Scope(StrEnum):
-    """Which documents an indexed column finds."""
-
-    ALL = "all"
-    OPEN = "open"
-    """Those whose `closed_at` is null."""
-    RECENT = "recent"
-    """Those opened within the last RECENT_SECONDS, by the database's clock."""
-
-
-RECENT_SECONDS = 90_000
-"""A day and an hour: rules look back a day, from a moment that may lie some time before the load."""
-
-
-class Stored(NamedTuple):
-    """How a type of rows is kept: its fields are columns of `table`, `key_of` gives the key of a row.
-
-    `locked` says whether loading a document locks its row: false for what many read and only commands of one partition
-    change. `indexes` are the other columns that documents are found by, and which of them are.
-    """
-
-    table: str
-    fields: tuple[str, ...]
-    key: tuple[str, ...]
-    key_of: Callable[[Row], Hashable]
-    locked: bool
-    indexes: Mapping[str, "Scope"]
-    moment: str | None
-    """The column of a record's time: that of its batch, the same for all, so the rows do not carry it."""
-
-
-STORED: dict[type[Row], Stored] = {}
-"""Every type of rows; filled by declaring them."""
-
-
-def document(
-    table: str,
-    *,
-    key: tuple[str, ...] = ("id",),
-    locked: bool = True,
-    indexes: Mapping[str, Scope] | None = None,
-) -> Callable[[type[D]], type[D]]:
-    """Declares a NamedTuple as a stored thing with a state."""
-
-    def declare(kind: type[D]) -> type[D]:
-        fields: tuple[str, ...] = cast("Any", kind)._fields
-        key_of = itemgetter(*(fields.index(column) for column in key))
-        STORED[kind] = Stored(table, fields, key, key_of, locked, indexes or {}, moment=None)
-        return kind
-
-    return declare
-
-
-def record(table: str, *, moment: str | None = None) -> Callable[[type[D]], type[D]]:
-    """Declares a NamedTuple as a stored thing that never changes and is never read by a rule."""
-
-    def declare(kind: type[D]) -> type[D]:
-        fields: tuple[str, ...] = cast("Any", kind)._fields
-        STORED[kind] = Stored(table, fields, (), hash, locked=False, indexes={}, moment=moment)
-        return kind
-
-    return declare
-
-
-class Need(NamedTuple):
-    """Documents that a command wants loaded: all whose `column` (or key, when None) has the value."""
-
-    document: type[Row]
-    value: Hashable
-    column: str | None = None
 
 
 class NotLoaded(Exception):
@@ -377,8 +300,8 @@ class Book:
     def balance_changes(self, mark: tuple[int, int]) -> Iterator[tuple[Account, Account]]:
         """(before, after) of each account changed since the mark; an account that is new has nothing before."""
         before: dict[Hashable, Account] = {}
-        for (document, key), row in self._undo[mark[0] :]:
-            if document is Account and key not in before:
+        for (kind, key), row in self._undo[mark[0] :]:
+            if kind is Account and key not in before:
                 before[key] = cast("Account | None", row) or Account(cast("int", key), 0, 0)
         for key, old in before.items():
             new = cast("Account", self._current[Account, key])
@@ -399,8 +322,3 @@ def derived_id(command_id: UUID, number: int) -> UUID:
     digest = blake2b(command_id.bytes + number.to_bytes(4, signed=True), digest_size=10).digest()
     value = (command_id.int >> 80 << 80) | int.from_bytes(digest)
     return UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
-
-
-def is_open(row: Row) -> bool:
-    """Whether a document can still act."""
-    return cast("Any", row).closed_at is None

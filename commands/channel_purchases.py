@@ -10,9 +10,10 @@ from uuid import UUID
 
 from pydantic_core import from_json
 
-from commands.book import Account, Book, Need, document, held
+from commands.book import Account, Book, held
 from commands.command import SYSTEM, USER, Envelope, PriceNano, UserId, require_within
 from commands.deals import Deal, DealItem, record_deal
+from commands.document import Need, document
 from commands.outcome import Code, Rejection
 from commands.requests import (
     EXPIRED,

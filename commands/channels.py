@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import to_json
 
-from commands.book import Book, Need
+from commands.book import Book
 from commands.command import (
     OPERATOR,
     PRINTABLE,
@@ -22,6 +22,7 @@ from commands.command import (
     PriceNano,
     require_within,
 )
+from commands.document import Need
 from commands.items import Gift, GiftFacts
 from commands.outcome import Code, Rejection
 from commands.requests import (

@@ -32,7 +32,8 @@ from pydantic_core import CoreSchema, core_schema
 from commands.terms import Terms
 
 if TYPE_CHECKING:
-    from commands.book import Book, Need
+    from commands.book import Book
+    from commands.document import Need
 
 
 class Sender(StrEnum):

@@ -3,7 +3,8 @@
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from commands.book import Book, available, held, record
+from commands.book import Book, available, held
+from commands.document import record
 from commands.items import Nft, hand_over, public_topics
 
 

@@ -4,8 +4,9 @@ import traceback
 from collections.abc import Iterable, Iterator
 from uuid import UUID
 
-from commands.book import Book, Need, NotLoaded
+from commands.book import Book, NotLoaded
 from commands.command import USER, Envelope
+from commands.document import Need
 from commands.outcome import Code, Outcome, Rejection, Status
 from commands.users import User
 

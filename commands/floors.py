@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from commands.book import Book, Need, Scope, document, record
+from commands.book import Book
 from commands.command import SYSTEM, Command, Envelope, Invalid, Moment, Name, PriceNano
+from commands.document import Need, Scope, document, record
 from commands.outcome import Code, Rejection
 from commands.terms import Terms
 

@@ -11,8 +11,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from commands.book import Account, Book, Need, Scope, document
+from commands.book import Account, Book
 from commands.command import PRINTABLE, BigId, Command, Name
+from commands.document import Need, Scope, document
 from commands.outcome import Code, Rejection
 
 

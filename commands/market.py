@@ -10,8 +10,9 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from commands.book import DEPOSITS, EXPENSE, UNCLAIMED, Account, Book, Need, Scope, Side, available, document
+from commands.book import DEPOSITS, EXPENSE, UNCLAIMED, Account, Book, Side, available
 from commands.command import BIGINT_MAX, OPERATOR, PRINTABLE, SYSTEM, Command, Envelope, Invalid, Reason, UserId
+from commands.document import Need, Scope, document
 from commands.outcome import Code, Rejection
 from commands.terms import Terms
 from commands.users import User, require_user, touch_user, user_of

@@ -6,9 +6,10 @@ Trading changes an item's owner here and moves nothing in Telegram.
 from collections.abc import Iterator
 from typing import Any
 
-from commands.book import Account, Book, Need
+from commands.book import Account, Book
 from commands.command import SYSTEM, USER, Envelope, PriceNano, UserId, require_within
 from commands.deals import sell_item
+from commands.document import Need
 from commands.items import (
     GiftFacts,
     ItemCommand,

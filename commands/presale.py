@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from commands.book import FEES, Account, Book, Need, Scope, Side, available, document, held
+from commands.book import FEES, Account, Book, Side, available, held
 from commands.command import (
     OPERATOR,
     SYSTEM,
@@ -25,6 +25,7 @@ from commands.command import (
     require_within,
 )
 from commands.deals import Deal, DealItem, record_deal
+from commands.document import Need, Scope, document
 from commands.items import (
     Gift,
     GiftFacts,

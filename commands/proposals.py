@@ -6,9 +6,10 @@ from uuid import UUID
 
 from pydantic import Field, TypeAdapter
 
-from commands.book import FEES, Account, Book, Need, Side, available, is_open
+from commands.book import FEES, Account, Book, Side, available
 from commands.command import USER, Envelope
 from commands.deals import Deal, DealItem, record_deal
+from commands.document import Need, is_open
 from commands.floors import floor_nano, touch_floor
 from commands.items import Nft, NftState, hand_over, hang, require_free, touch_detach
 from commands.offers import held_for_offers

@@ -13,8 +13,9 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from commands.book import Book, document
+from commands.book import Book
 from commands.command import Command
+from commands.document import document
 from commands.outcome import Code, Rejection
 
 EXPIRED: Final = "expired"

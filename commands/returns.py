@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
-from commands.book import FEES, Account, Book, Need, Side, document, held
+from commands.book import FEES, Account, Book, Side, held
 from commands.command import SYSTEM, USER, BigId, Command, Envelope
+from commands.document import Need, document
 from commands.items import Nft, NftState, detach, found, require_free, require_owner, touch_detach, touch_item
 from commands.outcome import Code, Rejection
 from commands.requests import (

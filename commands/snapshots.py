@@ -10,8 +10,9 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
-from commands.book import Book, Need
+from commands.book import Book
 from commands.command import SYSTEM, USER, BigId, Envelope, Reason, UserId
+from commands.document import Need
 from commands.items import Gift, GiftFacts, MessageRef
 from commands.outcome import Code, Rejection
 from commands.requests import GatewayRequest, RequestState, conclude, request

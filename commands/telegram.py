@@ -8,8 +8,9 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from commands.book import Book, Need, Scope, document
+from commands.book import Book
 from commands.command import BigId, Command, Envelope, UserId
+from commands.document import Need, Scope, document
 from commands.outcome import Code, Rejection
 from commands.requests import GatewayRequest, abandon, request
 

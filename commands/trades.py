@@ -16,8 +16,9 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
-from commands.book import Book, Need, Scope, document, is_open
+from commands.book import Book
 from commands.command import USER, BigId, Command, Envelope, Invalid, Name, UserId
+from commands.document import Need, Scope, document, is_open
 from commands.items import HANGING, Hanging, Nft, found, hang, require_free
 from commands.outcome import Code, Rejection
 from commands.terms import Terms

@@ -10,8 +10,9 @@ from uuid import UUID
 
 from pydantic import StringConstraints
 
-from commands.book import Account, Book, Need, document
+from commands.book import Account, Book
 from commands.command import OPERATOR, PRINTABLE, SYSTEM, USER, Command, Envelope, Reason, UserId
+from commands.document import Need, document
 from commands.outcome import Code, Rejection
 
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

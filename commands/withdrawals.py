@@ -10,18 +10,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
-from commands.book import (
-    EXPENSE,
-    FEES,
-    WITHDRAWALS,
-    Account,
-    Book,
-    Need,
-    Scope,
-    Side,
-    document,
-    held,
-)
+from commands.book import EXPENSE, FEES, WITHDRAWALS, Account, Book, Side, held
 from commands.command import (
     BIGINT_MAX,
     PRINTABLE,
@@ -34,6 +23,7 @@ from commands.command import (
     UserId,
     require_within,
 )
+from commands.document import Need, Scope, document
 from commands.outcome import Code, Rejection
 from commands.requests import (
     EXPIRED,

@@ -27,9 +27,10 @@ import asyncpg
 from pydantic_core import to_json
 from sqlalchemy.dialects import postgresql
 
-from commands.book import RECENT_SECONDS, STORED, Account, Book, Event, FollowUp, Posting, Row, Scope, record
+from commands.book import Account, Book, Event, FollowUp, Posting
 from commands.command import Command, Envelope, Invalid, Unreadable, decode
 from commands.decide import touches
+from commands.document import RECENT_SECONDS, STORED, Row, Scope, record
 from commands.outcome import Outcome, Status
 from storage.arrays import argument, parameter
 from storage.database import Connection

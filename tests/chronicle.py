@@ -12,8 +12,9 @@ from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
-from commands.book import STORED, Account, Row
+from commands.book import Account
 from commands.decide import decide_all
+from commands.document import STORED, Row
 from commands.items import GiftLock
 from commands.outcome import Outcome
 from storage.database import Connection

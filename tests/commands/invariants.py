@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from commands.auctions import Auction, Bid
-from commands.book import Posting, is_open
+from commands.book import Posting
 from commands.channel_purchases import ChannelPurchase
 from commands.deals import Deal, DealItem
+from commands.document import is_open
 from commands.items import Intake, Nft
 from commands.offers import Offer
 from commands.presale import Presale

@@ -7,8 +7,9 @@ from uuid import UUID
 
 import pytest
 
-from commands.book import Account, Book, Event, Need, NotLoaded, Side, available, held
+from commands.book import Account, Book, Event, NotLoaded, Side, available, held
 from commands.command import KINDS, USER, Command, Envelope, Invalid, decode
+from commands.document import Need
 from commands.outcome import Code, Rejection, Status
 from commands.requests import GatewayRequest, request
 from commands.terms import TON, Terms

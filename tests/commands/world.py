@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from commands.book import STORED, Account, Book, Event, FollowUp, Need, Posting, Row, Scope, is_open
+from commands.book import Account, Book, Event, FollowUp, Posting
 from commands.command import Command, Envelope
 from commands.decide import decide_all, touches
+from commands.document import STORED, Need, Row, Scope, is_open
 from commands.items import Gift, GiftLock
 from commands.outcome import Outcome
 from commands.terms import TON, Terms

@@ -4,7 +4,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from commands.book import STORED
+from commands.document import STORED
 from storage.database import engine
 from storage.schema import migrate
 from storage.settings import Settings

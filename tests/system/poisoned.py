@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-from commands.book import Book, Need
+from commands.book import Book
 from commands.command import SYSTEM, Command, Envelope
+from commands.document import Need
 from storage.settings import load_settings
 from workers.worker import SoukWorker
 

@@ -8,9 +8,10 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from commands.book import Book, Need, Posting
+from commands.book import Book, Posting
 from commands.command import KINDS, SYSTEM, Command, Envelope
 from commands.decide import decide_all
+from commands.document import Need
 from commands.outcome import Status
 from storage.audit import audit
 from storage.database import Connection, connect, engine, is_weather

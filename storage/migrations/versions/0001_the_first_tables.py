@@ -294,35 +294,3 @@ def upgrade() -> None:
 
     # The platform's accounts: fees, deposits, withdrawals, expense, unclaimed.
     op.execute("INSERT INTO accounts (id, available_nano, held_nano) SELECT -n, 0, 0 FROM generate_series(1, 5) AS n")
-
-
-def downgrade() -> None:
-    op.drop_index("nfts_owner_idx", table_name="nfts")
-    op.drop_index("nfts_listed_price_idx", table_name="nfts", postgresql_where=sa.text("state = 'listed'"))
-    op.drop_table("nfts")
-    op.drop_index("intakes_nft_idx", table_name="intakes")
-    op.drop_table("intakes")
-    op.drop_index("deposits_user_idx", table_name="deposits")
-    op.drop_table("deposits")
-    op.drop_table("workers")
-    op.drop_table("users")
-    op.drop_index("postings_debit_idx", table_name="postings", postgresql_where=sa.text("debit_account > 0"))
-    op.drop_index("postings_credit_idx", table_name="postings", postgresql_where=sa.text("credit_account > 0"))
-    op.drop_table("postings")
-    op.drop_table("partitions")
-    op.drop_table("gifts")
-    op.drop_table("events")
-    op.drop_index("deals_seller_idx", table_name="deals")
-    op.drop_index("deals_buyer_idx", table_name="deals")
-    op.drop_table("deals")
-    op.drop_index("deal_items_gift_idx", table_name="deal_items")
-    op.drop_table("deal_items")
-    op.drop_index("commands_timer_idx", table_name="commands", postgresql_where=sa.text("status = 'scheduled'"))
-    op.drop_index(
-        "commands_idempotency_idx", table_name="commands", postgresql_where=sa.text("idempotency_key IS NOT NULL")
-    )
-    op.drop_index("commands_claim_idx", table_name="commands", postgresql_where=sa.text("status = 'accepted'"))
-    op.drop_index("commands_actor_idx", table_name="commands")
-    op.drop_table("commands")
-    op.drop_table("api_keys")
-    op.drop_table("accounts")

@@ -14,8 +14,3 @@ _STATUSES = ("succeeded", "rejected", "failed", "expired")
 def upgrade() -> None:
     for status in _STATUSES:
         op.add_column("workers", sa.Column(status, sa.BigInteger(), nullable=False, server_default="0"))
-
-
-def downgrade() -> None:
-    for status in _STATUSES:
-        op.drop_column("workers", status)

@@ -1,0 +1,91 @@
+"""Documents and records: what is stored, declared as named tuples whose fields are columns of a table.
+
+A document has a state and a key; a record only ever comes to the others. The unit of work loads and writes both by
+what is declared here, so a mechanism says nowhere else how its things are kept.
+"""
+
+from collections.abc import Callable, Hashable, Mapping
+from enum import StrEnum
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar, cast
+
+Row = tuple[Any, ...]
+"""A document or a record: a NamedTuple declared with @document or @record."""
+D = TypeVar("D", bound=Row)
+
+
+class Scope(StrEnum):
+    """Which documents an indexed column finds."""
+
+    ALL = "all"
+    OPEN = "open"
+    """Those whose `closed_at` is null."""
+    RECENT = "recent"
+    """Those opened within the last RECENT_SECONDS, by the database's clock."""
+
+
+RECENT_SECONDS = 90_000
+"""A day and an hour: rules look back a day, from a moment that may lie some time before the load."""
+
+
+class Stored(NamedTuple):
+    """How a type of rows is kept: its fields are columns of `table`, `key_of` gives the key of a row.
+
+    `locked` says whether loading a document locks its row: false for what many read and only commands of one partition
+    change. `indexes` are the other columns that documents are found by, and which of them are.
+    """
+
+    table: str
+    fields: tuple[str, ...]
+    key: tuple[str, ...]
+    key_of: Callable[[Row], Hashable]
+    locked: bool
+    indexes: Mapping[str, "Scope"]
+    moment: str | None
+    """The column of a record's time: that of its batch, the same for all, so the rows do not carry it."""
+
+
+STORED: dict[type[Row], Stored] = {}
+"""Every type of rows; filled by declaring them."""
+
+
+def document(
+    table: str,
+    *,
+    key: tuple[str, ...] = ("id",),
+    locked: bool = True,
+    indexes: Mapping[str, Scope] | None = None,
+) -> Callable[[type[D]], type[D]]:
+    """Declares a NamedTuple as a stored thing with a state."""
+
+    def declare(kind: type[D]) -> type[D]:
+        fields: tuple[str, ...] = cast("Any", kind)._fields
+        key_of = itemgetter(*(fields.index(column) for column in key))
+        STORED[kind] = Stored(table, fields, key, key_of, locked, indexes or {}, moment=None)
+        return kind
+
+    return declare
+
+
+def record(table: str, *, moment: str | None = None) -> Callable[[type[D]], type[D]]:
+    """Declares a NamedTuple as a stored thing that never changes and is never read by a rule."""
+
+    def declare(kind: type[D]) -> type[D]:
+        fields: tuple[str, ...] = cast("Any", kind)._fields
+        STORED[kind] = Stored(table, fields, (), hash, locked=False, indexes={}, moment=moment)
+        return kind
+
+    return declare
+
+
+class Need(NamedTuple):
+    """Documents that a command wants loaded: all whose `column` (or key, when None) has the value."""
+
+    document: type[Row]
+    value: Hashable
+    column: str | None = None
+
+
+def is_open(row: Row) -> bool:
+    """Whether a document can still act."""
+    return cast("Any", row).closed_at is None
