@@ -65,12 +65,19 @@ async def connect(settings: Settings, name: str, *, timeout_seconds: float, pinn
         command_timeout=timeout_seconds + 1,
         **_session(settings, {"application_name": f"souk {name}"}, session | (_PINNED_PLANS if pinned_plans else {})),
     )
+    try:
+        await _check(connection, settings)
+    except BaseException:  # a cancellation too
+        connection.terminate()
+        raise
+    return connection
+
+
+async def _check(connection: Connection, settings: Settings) -> None:
+    """Raises Unavailable when the database was given another number of partitions since this process began."""
     installed = await connection.fetchval("SELECT count(*) FROM partitions")
     if installed != settings.partitions:
-        await connection.close()
-        message = f"there are {installed} partitions by now, not {settings.partitions}: start anew"
-        raise Unavailable(message)
-    return connection
+        raise Unavailable(f"there are {installed} partitions by now, not {settings.partitions}: start anew")
 
 
 class Line:
