@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from sqlalchemy.ext.asyncio import AsyncEngine
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 from api.pages import integer
 from api.problems import Problem
@@ -26,7 +26,7 @@ class Keyring:
         self._seen: dict[bytes, tuple[Credential, float]] = {}
         self._asking: dict[bytes, asyncio.Task[Credential | None]] = {}
 
-    async def authenticate(self, request: Request) -> Credential:
+    async def authenticate(self, request: HTTPConnection) -> Credential:
         """Who is asking. Raises Problem 401."""
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not 0 < len(key) <= _KEY_MAX:

@@ -55,8 +55,8 @@ class Expectation:
         """Wait no longer than now."""
         self._complete.set()
 
-    async def wait(self, seconds: float) -> dict[UUID, Receipt]:
-        """The final receipts that come within the time."""
+    async def wait(self, seconds: float | None) -> dict[UUID, Receipt]:
+        """The final receipts that come within the time; None waits until all have come or a drain."""
         try:
             async with asyncio.timeout(seconds):
                 await self._complete.wait()

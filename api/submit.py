@@ -6,7 +6,7 @@ answer, the command is accepted all the same, and the sweeper finds it.
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -97,7 +97,7 @@ class Submit:
     async def one(self, request: Request) -> Response:
         """POST /v1/commands."""
         credential = await self._keyring.authenticate(request)
-        submission = self._read(credential, await self._json(request), request.headers.get("idempotency-key"))
+        submission = self.read(credential, await self._json(request), request.headers.get("idempotency-key"))
         seconds = wait_seconds(request.headers, self._settings)
         [answer] = await self._accept([submission], seconds)
         if isinstance(answer, Exception):
@@ -155,7 +155,23 @@ class Submit:
         self._hints.enqueue([(new.partition, new.id) for new in fresh if new.status is Status.ACCEPTED])
         return answers
 
-    async def wait(self, receipts: Sequence[Receipt], seconds: float) -> list[Receipt]:
+    async def follow(self, submission: Submission) -> AsyncGenerator[Receipt]:
+        """The receipt at its acceptance, then the final one when there is one; a drain ends the wait for it. Raises
+        why the submission is refused."""
+        with self._outcomes.expect([submission.id]) as expectation:
+            [answer] = await self._store([submission])
+            if isinstance(answer, Exception):
+                raise answer
+            yield answer
+            if not answer.is_final and not answer.replayed:
+                for receipt in (await expectation.wait(None)).values():
+                    yield receipt
+        if not answer.is_final and answer.replayed:  # it was another's id that was subscribed to
+            [receipt] = await self.wait([answer], None)
+            if receipt.is_final:
+                yield receipt._replace(replayed=True)
+
+    async def wait(self, receipts: Sequence[Receipt], seconds: float | None) -> list[Receipt]:
         """The receipts, final as far as they become so within the time."""
         with self._outcomes.expect([receipt.id for receipt in receipts]) as expectation:
             for receipt in await self._journal.look([receipt.id for receipt in receipts]):
@@ -184,11 +200,11 @@ class Submit:
 
     def _try_read(self, credential: Credential, item: Any) -> Submission | Exception:
         try:
-            return self._read(credential, item)
+            return self.read(credential, item)
         except (Invalid, Problem) as error:
             return error
 
-    def _read(self, credential: Credential, item: Any, header_key: str | None = None) -> Submission:
+    def read(self, credential: Credential, item: Any, header_key: str | None = None) -> Submission:
         """The submission in a JSON value. Raises Invalid, and Problem 403."""
         if header_key is not None and isinstance(item, dict):
             if item.get("idempotency_key", header_key) != header_key:
