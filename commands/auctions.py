@@ -7,11 +7,11 @@ one's own bid does not.
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 from commands.book import Account, Book
-from commands.command import SYSTEM, USER, Envelope, PriceNano, require_within
+from commands.command import SYSTEM, USER, Envelope, Price, Within
 from commands.deals import sell_item
 from commands.document import Need, document
 from commands.items import ItemCommand, Nft, NftState, detach, found, require_free, require_owner, touch_detach
@@ -70,15 +70,9 @@ class Bid(NamedTuple):
 class Create(ItemCommand, kind="auctions.create", sent_by=USER):
     """Reserve a held item for an auction."""
 
-    start_nano: PriceNano
-    step_bp: int = 1_000
-    duration_seconds: int = 3_600
-
-    def check(self, terms: Terms) -> None:
-        require_within("start_nano", self.start_nano, terms.price_min_nano, terms.price_max_nano)
-        require_within("step_bp", self.step_bp, terms.auction_step_min_bp, terms.auction_step_max_bp)
-        shortest, longest = terms.auction_duration_min_seconds, terms.auction_duration_max_seconds
-        require_within("duration_seconds", self.duration_seconds, shortest, longest)
+    start_nano: Price
+    step_bp: Annotated[int, Within("auction_step_min_bp", "auction_step_max_bp")] = 1_000
+    duration_seconds: Annotated[int, Within("auction_duration_min_seconds", "auction_duration_max_seconds")] = 3_600
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield Need(Nft, self.nft_id)
@@ -159,10 +153,7 @@ class Cancel(_AuctionCommand, kind="auctions.cancel", sent_by=USER, releases_onl
 class PlaceBid(_AuctionCommand, kind="auctions.place_bid", sent_by=USER):
     """Bid a step above the leading bid or more, be it one's own."""
 
-    amount_nano: PriceNano
-
-    def check(self, terms: Terms) -> None:
-        require_within("amount_nano", self.amount_nano, terms.price_min_nano, terms.price_max_nano)
+    amount_nano: Price
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield from super().touches(book, envelope)

@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic_core import from_json
 
 from commands.book import Account, Book, held
-from commands.command import SYSTEM, USER, Envelope, PriceNano, UserId, require_within
+from commands.command import SYSTEM, USER, Envelope, Price, UserId
 from commands.deals import Deal, DealItem, record_deal
 from commands.document import Need, document
 from commands.outcome import Code, Rejection
@@ -37,7 +37,6 @@ from commands.telegram import (
     require_not_selling,
     touch_account_of,
 )
-from commands.terms import Terms
 
 TRANSFER = "channel.transfer"
 
@@ -75,11 +74,8 @@ class ChannelPurchase(NamedTuple):
 class Buy(ChannelCommand, kind="channels.buy", sent_by=USER):
     """Buy the channel at the price that was seen, for oneself or for another user of Telegram."""
 
-    price_nano: PriceNano
+    price_nano: Price
     receiver_id: UserId | None = None
-
-    def check(self, terms: Terms) -> None:
-        require_within("price_nano", self.price_nano, terms.price_min_nano, terms.price_max_nano)
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield from super().touches(book, envelope)

@@ -19,8 +19,7 @@ from commands.command import (
     SYSTEM,
     USER,
     Envelope,
-    PriceNano,
-    require_within,
+    Price,
 )
 from commands.document import Need
 from commands.items import Gift, GiftFacts
@@ -51,7 +50,6 @@ from commands.telegram import (
     tell_channel,
     touch_account_of,
 )
-from commands.terms import Terms
 
 INSPECT = "channel.inspect"
 NOT_CREATOR, NO_GIFTS = "NOT_CHANNEL_CREATOR", "CHANNEL_HAS_NO_GIFTS"
@@ -192,10 +190,7 @@ def _check_ended(channel: Channel) -> RequestState:
 class SetPrice(ChannelCommand, kind="channels.set_price", sent_by=USER):
     """List the channel at a price, or take it off the market with null."""
 
-    price_nano: PriceNano | None
-
-    def check(self, terms: Terms) -> None:
-        require_within("price_nano", self.price_nano, terms.price_min_nano, terms.price_max_nano)
+    price_nano: Price | None
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield from super().touches(book, envelope)

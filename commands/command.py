@@ -26,6 +26,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
 )
 from pydantic_core import CoreSchema, core_schema
 
@@ -58,8 +59,25 @@ def _whole(value: object) -> object:
 
 
 UserId = Annotated[int, Field(ge=1, lt=2**53)]
-BigId = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=BIGINT_MAX)]
+BIG_ID_FORMAT = "big-id"
+BigId = Annotated[
+    int,
+    BeforeValidator(_whole),
+    Field(ge=1, le=BIGINT_MAX),
+    WithJsonSchema({"type": ["integer", "string"], "format": BIG_ID_FORMAT}),
+]
 PriceNano = Annotated[int, Field(ge=1, lt=2**53)]
+
+
+class Within(NamedTuple):
+    """Marks an integer that the terms bound: the names of its least and its most."""
+
+    least: str
+    most: str
+
+
+Price = Annotated[PriceNano, Within("price_min_nano", "price_max_nano")]
+"""What users name."""
 # A moment has an offset on the wire. The bounds leave room for what is added to one.
 Moment = Annotated[
     AwareDatetime,
@@ -145,6 +163,10 @@ class Command(BaseModel):
 
     def check(self, terms: Terms) -> None:
         """Raises Invalid when a field is outside the bounds of the terms. Checked once, at submission."""
+        for name, (least, most) in bounds(type(self), terms).items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise Invalid((f"payload.{name}", f"must be between {least} and {most}"))
 
     def asset(self, envelope_id: UUID, actor: int | None) -> str:
         """What the command is about, `<type>:<id>`: commands of one asset execute in the order of acceptance."""
@@ -177,15 +199,34 @@ class Envelope(NamedTuple):
     not_after: datetime | None
 
 
+def _marks(annotation: object) -> Iterator[object]:
+    yield annotation
+    for part in get_args(annotation):
+        yield from _marks(part)
+
+
 @cache
+def _marked(command_type: type[Command], mark: type[Secret | Within]) -> dict[str, Any]:
+    """The fields that have a mark of the type, with the mark."""
+    fields = command_type.model_fields.items()
+    return {
+        name: found
+        for name, field in fields
+        for part in (field.annotation, *field.metadata)
+        for found in _marks(part)
+        if isinstance(found, mark)
+    }
+
+
 def secret_fields(command_type: type[Command]) -> tuple[str, ...]:
     """The fields marked with SECRET."""
+    return tuple(_marked(command_type, Secret))
 
-    def is_secret(mark: object) -> bool:
-        return mark is SECRET or any(is_secret(part) for part in get_args(mark))
 
-    fields = command_type.model_fields.items()
-    return tuple(name for name, field in fields if any(map(is_secret, (field.annotation, *field.metadata))))
+def bounds(command_type: type[Command], terms: Terms) -> dict[str, tuple[int, int]]:
+    """The least and the most of the fields that the terms bound."""
+    marked = _marked(command_type, Within).items()
+    return {name: (getattr(terms, within.least), getattr(terms, within.most)) for name, within in marked}
 
 
 def decode(kind: str, payload: bytes | str, *, stored: bool = False) -> Command:
@@ -198,12 +239,6 @@ def decode(kind: str, payload: bytes | str, *, stored: bool = False) -> Command:
         return command_type.model_validate_json(payload, context=_STORED if stored else None)
     except ValidationError as error:
         raise Invalid.from_pydantic(error, "payload") from None
-
-
-def require_within(path: str, value: int | None, minimum: int, maximum: int) -> None:
-    """Raises Invalid unless minimum ≤ value ≤ maximum; None passes."""
-    if value is not None and not minimum <= value <= maximum:
-        raise Invalid((f"payload.{path}", f"must be between {minimum} and {maximum}"))
 
 
 class Unreadable(Command):

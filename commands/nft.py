@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from commands.book import Account, Book
-from commands.command import SYSTEM, USER, Envelope, PriceNano, UserId, require_within
+from commands.command import SYSTEM, USER, Envelope, Price, UserId
 from commands.deals import sell_item
 from commands.document import Need
 from commands.items import (
@@ -30,7 +30,6 @@ from commands.items import (
 from commands.offers import held_for_offers
 from commands.outcome import Code, Rejection
 from commands.presale import require_no_presale_by, touch_presale_of
-from commands.terms import Terms
 from commands.users import User, register, touch_user
 
 
@@ -58,10 +57,7 @@ class Receive(ItemCommand, kind="nft.receive", sent_by=SYSTEM):
 class SetPrice(ItemCommand, kind="nft.set_price", sent_by=USER):
     """List the item at a price, or take it off the market with null."""
 
-    price_nano: PriceNano | None
-
-    def check(self, terms: Terms) -> None:
-        require_within("price_nano", self.price_nano, terms.price_min_nano, terms.price_max_nano)
+    price_nano: Price | None
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield Need(Nft, self.nft_id)
@@ -84,10 +80,7 @@ class SetPrice(ItemCommand, kind="nft.set_price", sent_by=USER):
 class Buy(ItemCommand, kind="nft.buy", sent_by=USER):
     """Buy a listed item at the price that was seen."""
 
-    price_nano: PriceNano
-
-    def check(self, terms: Terms) -> None:
-        require_within("price_nano", self.price_nano, terms.price_min_nano, terms.price_max_nano)
+    price_nano: Price
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield from touch_item(book, self.nft_id)

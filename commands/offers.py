@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from commands.book import Account, Book
-from commands.command import SYSTEM, USER, Envelope, PriceNano, require_within
+from commands.command import SYSTEM, USER, Envelope, Price
 from commands.deals import sell_item
 from commands.document import Need, Scope, document
 from commands.items import HANGING, Hanging, ItemCommand, Nft, NftState, found, hang, require_free, touch_detach
@@ -116,10 +116,7 @@ def _tell(book: Book, name: str, offer: Offer, **fields: Any) -> None:
 class Create(ItemCommand, kind="offers.create", sent_by=USER):
     """Offer a price for a listed item."""
 
-    price_nano: PriceNano
-
-    def check(self, terms: Terms) -> None:
-        require_within("price_nano", self.price_nano, terms.price_min_nano, terms.price_max_nano)
+    price_nano: Price
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield Need(Nft, self.nft_id)
@@ -222,10 +219,7 @@ class Refuse(_OfferCommand, kind="offers.refuse", sent_by=USER, releases_only=Tr
 class Counter(_OfferCommand, kind="offers.counter", sent_by=USER):
     """The owner names another price, in the place of an earlier one; the hold stays as it is."""
 
-    price_nano: PriceNano
-
-    def check(self, terms: Terms) -> None:
-        require_within("price_nano", self.price_nano, terms.price_min_nano, terms.price_max_nano)
+    price_nano: Price
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
         offer = self.offer(book)
@@ -251,10 +245,7 @@ class Counter(_OfferCommand, kind="offers.counter", sent_by=USER):
 class Accept(_OfferCommand, kind="offers.accept", sent_by=USER):
     """The owner agrees to the offer's price, or the author to the counter-price: the item changes hands."""
 
-    price_nano: PriceNano
-
-    def check(self, terms: Terms) -> None:
-        require_within("price_nano", self.price_nano, terms.price_min_nano, terms.price_max_nano)
+    price_nano: Price
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield from super().touches(book, envelope)

@@ -20,9 +20,8 @@ from commands.command import (
     Envelope,
     Invalid,
     Moment,
-    PriceNano,
+    Price,
     UserId,
-    require_within,
 )
 from commands.deals import Deal, DealItem, record_deal
 from commands.document import Need, Scope, document
@@ -206,10 +205,7 @@ class _NamedPresaleCommand(_PresaleCommand):
 class SetPrice(_NamedPresaleCommand, kind="presale.set_price", sent_by=USER):
     """List the presale at a price and the rates of this moment, or take it off the market with null."""
 
-    price_nano: PriceNano | None
-
-    def check(self, terms: Terms) -> None:
-        require_within("price_nano", self.price_nano, terms.price_min_nano, terms.price_max_nano)
+    price_nano: Price | None
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
         presale = self.presale(book)
@@ -271,10 +267,7 @@ class Delete(_NamedPresaleCommand, kind="presale.delete", sent_by=USER | OPERATO
 class Buy(_NamedPresaleCommand, kind="presale.buy", sent_by=USER):
     """Buy the gift in advance at the price that was seen. From here the terms of the presale are fixed."""
 
-    price_nano: PriceNano
-
-    def check(self, terms: Terms) -> None:
-        require_within("price_nano", self.price_nano, terms.price_min_nano, terms.price_max_nano)
+    price_nano: Price
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield Need(Presale, self.presale_id)

@@ -21,7 +21,7 @@ from commands.command import (
     Invalid,
     PriceNano,
     UserId,
-    require_within,
+    Within,
 )
 from commands.document import Need, Scope, document
 from commands.outcome import Code, Rejection
@@ -70,12 +70,12 @@ class Withdrawal(NamedTuple):
 class Withdraw(Command, kind="market.withdraw", sent_by=USER, needs_key=True):
     """Pay out to an address: the amount is held until the payment is on the chain. Needs an idempotency key."""
 
-    amount_nano: PriceNano
+    amount_nano: Annotated[PriceNano, Within("withdraw_min_nano", "withdraw_max_nano")]
     address: Annotated[str, StringConstraints(min_length=48, max_length=48)]
     comment: Annotated[str, StringConstraints(max_length=COMMENT_MAX_BYTES, pattern=PRINTABLE)] | None = None
 
     def check(self, terms: Terms) -> None:
-        require_within("amount_nano", self.amount_nano, terms.withdraw_min_nano, terms.withdraw_max_nano)
+        super().check(terms)
         address = read_address(self.address)
         if address is None:
             raise Invalid(("payload.address", "is not a TON address, or its checksum is wrong"))
