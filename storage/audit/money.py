@@ -108,7 +108,7 @@ MONEY_INVARIANTS = (
         UNION ALL
         SELECT effects.command_id::text FROM (
             SELECT command_id FROM postings UNION SELECT id FROM deals
-            UNION SELECT command_id FROM events WHERE name <> 'gateway.contradicted'
+            UNION SELECT command_id FROM events WHERE name NOT IN ('gateway.contradicted', 'webhook.disabled')
         ) AS effects
         LEFT JOIN commands ON commands.id = effects.command_id
         WHERE commands.status IS DISTINCT FROM 'succeeded'

@@ -33,6 +33,7 @@ from storage.tables.outside import (
 )
 from storage.tables.records import deal_items, deals, events
 from storage.tables.sandbox import sandbox_effects, sandbox_faults
+from storage.tables.webhooks import deliveries, webhooks
 
 __all__ = [
     "HOLDS",
@@ -50,6 +51,7 @@ __all__ = [
     "commands",
     "deal_items",
     "deals",
+    "deliveries",
     "deposits",
     "events",
     "floor_points",
@@ -74,6 +76,7 @@ __all__ = [
     "trades",
     "traits",
     "users",
+    "webhooks",
     "withdrawals",
     "workers",
 ]

@@ -59,7 +59,8 @@ events = Table(
     # Sequence numbers become visible out of order: streams are read in the order (txid, id), below the oldest
     # transaction still under way.
     Column("txid", Xid8, nullable=False, server_default=func.pg_current_xact_id()),
-    Column("command_id", Uuid, nullable=False),
+    # None: the event of no command.
+    Column("command_id", Uuid),
     Column("name", Text, nullable=False),
     Column("topics", ARRAY(Text), nullable=False),
     Column("fields", JSON, nullable=False),
