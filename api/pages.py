@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import product
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -32,6 +33,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.datastructures import QueryParams
 
+from api.openapi.columns import Schema, list_of, object_of, row_schema
+from api.openapi.operation import Parameter
 from commands.command import BIGINT_MAX, Invalid
 
 LIMIT_DEFAULT = 20
@@ -39,13 +42,31 @@ LIMIT_MAX = 100
 VALUES_MAX = 50
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _ALWAYS = {"sort", "cursor", "limit", "actor"}
+_CURSOR: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}
+TEXT: Schema = {"type": "string", "pattern": r"^[^\x00]*$"}
+INTEGER: Schema = {"type": "integer", "format": "int64", "minimum": -BIGINT_MAX, "maximum": BIGINT_MAX}
+COUNT: Schema = INTEGER | {"minimum": 0}
+UUID_TEXT: Schema = {"type": "string", "format": "uuid"}
+TIME: Schema = {"type": "string", "format": "date-time"}
 
 Condition = ColumnElement[bool]
-Filter = Callable[[str, list[str]], Condition]
-"""Given the name and the values of its query parameter, gives the condition that passes them, or raises Invalid."""
-Spread = Callable[[str, list[str]], list[Condition]]
-"""A filter whose values, all when none is given, are found one by one, each in the order of an index, and merged. No
-row meets two of its conditions."""
+
+
+class Filter(NamedTuple):
+    """A query parameter: `passes`, given its name and values, gives the condition of what passes them, or raises
+    Invalid; `schema` is that of one value, of which there may be `many`."""
+
+    passes: Callable[[str, list[str]], Condition]
+    schema: Schema
+    many: bool = True
+
+
+class Spread(NamedTuple):
+    """A filter whose values, all when none is given, are found one by one, each in the order of an index, and merged.
+    No row meets two of its conditions."""
+
+    passes: Callable[[str, list[str]], list[Condition]]
+    schema: Schema
 
 
 class Page(NamedTuple):
@@ -72,6 +93,31 @@ class Page(NamedTuple):
     some: tuple[Select[Any], Mapping[str, Filter]] | None = None
     defaults: Mapping[str, list[str]] = {}
     shape: Callable[[dict[str, Any]], Mapping[str, Any]] = dict
+
+    def parameters(self) -> list[Parameter]:
+        """The query parameters it takes."""
+        sorts = [sign + name for name in self.sorts for sign in ("", "-")]
+        some = self.some[1] if self.some else {}
+        filters: dict[str, Filter | Spread] = {**self.filters, **self.spreads, **some}
+        return [
+            Parameter(
+                "sort", {"type": "string", "enum": sorts, "default": self.default}, "The order; - is descending."
+            ),
+            Parameter("cursor", _CURSOR, "The `next` of the page before, asked for in the same order."),
+            Parameter("limit", {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT}),
+            *(self._filter(name, each) for name, each in filters.items()),
+        ]
+
+    def item_schema(self, more: Mapping[str, Schema] = MappingProxyType({})) -> Schema:
+        """What its items look like, where nothing shapes them anew."""
+        schema = row_schema(self.rows if self.show is None else self.show)
+        return object_of({**schema["properties"], **more})
+
+    def _filter(self, name: str, given: Filter | Spread) -> Parameter:
+        if isinstance(given, Filter) and not given.many:
+            return Parameter(name, given.schema)
+        default = {"default": self.defaults[name]} if name in self.defaults else {}
+        return Parameter(name, list_of(given.schema, minItems=1, maxItems=VALUES_MAX, **default), "Any of them.")
 
 
 async def read_page(connection: AsyncConnection, page: Page, query: QueryParams) -> dict[str, Any]:
@@ -125,7 +171,7 @@ def _statement(page: Page, query: QueryParams, order: _Order, limit: int) -> Sel
     found = found.where(*_conditions(page, query)).order_by(*order.of(order.keys)).limit(limit + 1)
     if "cursor" in query:
         found = found.where(*order.after(query["cursor"]))
-    spreads = [spread(name, _values(page, query, name)) for name, spread in page.spreads.items()]
+    spreads = [spread.passes(name, _values(page, query, name)) for name, spread in page.spreads.items()]
     branches = [_value_by_value(page, query, found.where(*each)) for each in product(page.parts, *spreads)]
     if len(branches) == 1 and page.show is None:
         return branches[0]
@@ -177,7 +223,7 @@ def _values(page: Page, query: QueryParams, name: str) -> list[str]:
 def _conditions(page: Page, query: QueryParams) -> Iterator[Condition]:
     def passed(filters: Mapping[str, Filter]) -> list[Condition]:
         given = ((name, _values(page, query, name)) for name in filters)
-        return [filters[name](name, values) for name, values in given if values]
+        return [filters[name].passes(name, values) for name, values in given if values]
 
     yield from passed(page.filters)
     if page.some is not None:
@@ -269,7 +315,7 @@ def one_of(column: ColumnElement[Any], choices: Sequence[str] | None = None) -> 
             choice(name, value, choices or ())
         return column == values[0] if len(set(values)) == 1 else column.in_(values)
 
-    return condition
+    return Filter(condition, TEXT if choices is None else {"type": "string", "enum": list(choices)})
 
 
 def one_of_integers(column: ColumnElement[Any]) -> Filter:
@@ -279,22 +325,24 @@ def one_of_integers(column: ColumnElement[Any]) -> Filter:
         numbers = [_number(name, value, -BIGINT_MAX) for value in values]
         return column == numbers[0] if len(numbers) == 1 else column.in_(numbers)
 
-    return condition
+    return Filter(condition, INTEGER)
 
 
 def at_least(column: ColumnElement[Any]) -> Filter:
-    return lambda name, values: column >= _number(name, values[-1], 0)
+    return Filter(lambda name, values: column >= _number(name, values[-1], 0), COUNT, many=False)
 
 
 def at_most(column: ColumnElement[Any]) -> Filter:
-    return lambda name, values: column <= _number(name, values[-1], 0)
+    return Filter(lambda name, values: column <= _number(name, values[-1], 0), COUNT, many=False)
 
 
 def holds(condition: Condition) -> Filter:
     """A yes or no: `true` passes what meets the condition, `false` the rest."""
-    return lambda name, values: (
-        condition if choice(name, values[-1], ("true", "false")) == "true" else condition.is_not(true())
-    )
+
+    def passes(name: str, values: list[str]) -> Condition:
+        return condition if choice(name, values[-1], ("true", "false")) == "true" else condition.is_not(true())
+
+    return Filter(passes, {"type": "boolean"}, many=False)
 
 
 def either(choices: Mapping[str, Condition]) -> Spread:
@@ -303,7 +351,7 @@ def either(choices: Mapping[str, Condition]) -> Spread:
     def conditions(name: str, values: list[str]) -> list[Condition]:
         return [choices[choice(name, value, list(choices))] for value in dict.fromkeys(values) or choices]
 
-    return conditions
+    return Spread(conditions, {"type": "string", "enum": list(choices)})
 
 
 def _number(name: str, text: str, minimum: int) -> ColumnElement[Any]:

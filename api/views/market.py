@@ -7,12 +7,14 @@ from pydantic_core import to_jsonable_python
 from sqlalchemy import BigInteger, Select, column, func, literal, literal_column, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.pages import Page, choice, one_of, read_page, require_known
-from api.views.reads import Asked
+from api.openapi.columns import INT64, list_of, object_of, or_null
+from api.openapi.operation import Parameter
+from api.pages import TEXT, TIME, Page, choice, one_of, read_page, require_known
+from api.views.reads import Asked, Told, View, page_schema, shown
 from api.views.shapes import GIFT, ITEM, ITEMS_AND_GIFTS, TRAITS, columns, gift_filters, price_filters, text_id
 from commands.command import Invalid
 from commands.items import NftState
-from commands.terms import Terms
+from commands.terms import Integration, Terms
 from storage.tables import (
     HOUR,
     Moment,
@@ -91,11 +93,19 @@ _COLLECTIONS = Page(
 )
 
 
-async def collections(connection: AsyncConnection, asked: Asked) -> Any:
-    """GET /collections."""
+async def _collections(connection: AsyncConnection, asked: Asked) -> Any:
     found = await read_page(connection, _COLLECTIONS, asked.query)
     listed = await asked.listed.by_collection(connection) if found["items"] else {}
     return found | {"items": [item | {"listed": listed.get(item["name"], 0)} for item in found["items"]]}
+
+
+def _told_of_collections(_: Asked) -> Told:
+    return Told(_COLLECTIONS.parameters(), page_schema(_COLLECTIONS.item_schema({"listed": INT64})))
+
+
+collections = View(
+    _collections, "Collections, how many items of each are here, on sale, and the lowest price", _told_of_collections
+)
 
 
 def trait(name: str, *more: str) -> Page:
@@ -140,8 +150,26 @@ def fresh(asked: Asked) -> Any:
     return floors.c.recorded_at >= func.now() - timedelta(seconds=asked.settings.floor_fresh_seconds)
 
 
+_NAMED = {"collection": TEXT, "model": TEXT | {"type": ["string", "null"]}}
+_POINT = {"at": TIME, "price_nano": INT64}
+_OF_COLLECTION = Parameter("collection", TEXT, required=True)
+_OF_MODEL = Parameter("model", TEXT, "Of the whole collection when none is named.")
+
+
+@shown(
+    "The lowest price of a model over all markets, or else of its collection",
+    object_of(
+        _NAMED
+        | {
+            "price_nano": or_null(INT64),
+            "market": {"type": ["string", "null"]},
+            "recorded_at": {"type": ["string", "null"], "format": "date-time"},
+        }
+    ),
+    _OF_COLLECTION,
+    _OF_MODEL,
+)
 async def floor(connection: AsyncConnection, asked: Asked) -> Any:
-    """GET /floor: the lowest of the model over all markets, or else of the whole collection."""
     collection, model = _asked_model(asked)
     lowest = (
         select(floors.c.price_nano, floors.c.market, floors.c.recorded_at)
@@ -154,8 +182,15 @@ async def floor(connection: AsyncConnection, asked: Asked) -> Any:
     return {"collection": collection, "model": model} | found
 
 
+@shown(
+    "The lowest prices over some days",
+    object_of(_NAMED | {"points": list_of(object_of(_POINT))}),
+    _OF_COLLECTION,
+    _OF_MODEL,
+    Parameter("days", {"type": "integer", "enum": [int(days) for days in _BUCKET_HOURS], "default": 1}),
+)
 async def charts(connection: AsyncConnection, asked: Asked) -> Any:
-    """GET /charts: the lowest of each hour is looked up in the index, however often floors are recorded."""
+    """The lowest of each hour is looked up in the index, however often floors are recorded."""
     collection, model = _asked_model(asked, "days")
     days = choice("days", asked.query.get("days", "1"), list(_BUCKET_HOURS))
     origin = literal(datetime.fromtimestamp(0, UTC), Moment)
@@ -193,15 +228,19 @@ async def charts(connection: AsyncConnection, asked: Asked) -> Any:
 # -- the terms
 
 
+@shown(
+    "Other markets, whose floors are known here",
+    page_schema(object_of({name: {"type": "string"} for name in Integration.model_fields})),
+)
 async def integrations(_: AsyncConnection, asked: Asked) -> Any:
-    """GET /integrations."""
     require_known(asked.query, {"actor"})
     return {"items": [to_jsonable_python(item) for item in asked.settings.integrations], "next": None}
 
 
+_LIMITS_AND_FEES = [name for name, field in Terms.model_fields.items() if field.annotation is int]
+
+
+@shown("Every limit and fee", object_of(dict.fromkeys(_LIMITS_AND_FEES, INT64)))
 async def settings(_: AsyncConnection, asked: Asked) -> Any:
-    """GET /settings: every limit and fee."""
     require_known(asked.query, {"actor"})
-    return {
-        name: getattr(asked.settings, name) for name, field in Terms.model_fields.items() if field.annotation is int
-    }
+    return {name: getattr(asked.settings, name) for name in _LIMITS_AND_FEES}

@@ -15,13 +15,30 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    type_coerce,
     union_all,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.pages import Condition, Filter, Page, document_id, either, holds, integer, moment, one_of, require_known
+from api.openapi.columns import INT64, TextOrNull, object_of, or_null
+from api.openapi.operation import Parameter
+from api.pages import (
+    COUNT,
+    TIME,
+    UUID_TEXT,
+    Condition,
+    Filter,
+    Page,
+    document_id,
+    either,
+    holds,
+    integer,
+    moment,
+    one_of,
+    require_known,
+)
 from api.problems import not_found
-from api.views.reads import Asked
+from api.views.reads import Asked, shown
 from api.views.shapes import (
     DEAL_ITEM,
     DEAL_ITEMS,
@@ -70,8 +87,12 @@ def user(asked: Asked) -> Select[Any]:
     )
 
 
+@shown(
+    "Where to send a deposit, and with which memo",
+    object_of({"wallet": {"type": "string"}, "memo": {"type": "string"}, "amount_nano": or_null(INT64)}),
+    Parameter("amount_nano", COUNT, "What is to be sent; answered as it is."),
+)
 async def topup(connection: AsyncConnection, asked: Asked) -> Any:
-    """GET /users/me/topup: where to send a deposit, and with which memo."""
     require_known(asked.query, {"amount_nano", "actor"})
     amount = asked.query.get("amount_nano")
     least, most = asked.settings.deposit_min_nano, asked.settings.deposit_max_nano
@@ -125,11 +146,11 @@ _LEGS = union_all(_leg(0, "debit", -1), _leg(1, "credit", 1)).subquery("legs")
 
 
 def _until(column: ColumnElement[Any]) -> Filter:
-    return lambda name, values: column < moment(name, values[-1])
+    return Filter(lambda name, values: column < moment(name, values[-1]), TIME, many=False)
 
 
 def _since(column: ColumnElement[Any]) -> Filter:
-    return lambda name, values: column >= moment(name, values[-1])
+    return Filter(lambda name, values: column >= moment(name, values[-1]), TIME, many=False)
 
 
 def _of_document(name: str, values: list[str]) -> Condition:
@@ -145,7 +166,7 @@ def ledger(asked: Asked) -> Page:
     shown = {
         **{name: legs[name] for name in ("id", "at", "side", "change_nano")},
         "balance_after_nano": legs.balance_nano,
-        "kind": commands.c.kind,
+        "kind": type_coerce(commands.c.kind, TextOrNull()),
         **{name: legs[name] for name in ("command_id", "document_kind", "document_id")},
     }
     return Page(
@@ -158,7 +179,11 @@ def ledger(asked: Asked) -> Page:
         sorts={"id": legs.id},
         default="-id",
         parts=(legs.leg == 0, legs.leg == 1),
-        filters={"document_id": _of_document, "from": _since(legs.at), "to": _until(legs.at)},
+        filters={
+            "document_id": Filter(_of_document, UUID_TEXT, many=False),
+            "from": _since(legs.at),
+            "to": _until(legs.at),
+        },
     )
 
 
@@ -289,7 +314,7 @@ def _deals(user_id: int, sources: tuple[str, ...], **more: ColumnElement[Any]) -
 
 def _deal_items(*conditions: ColumnElement[bool]) -> ColumnElement[Any]:
     found = DEAL_ITEMS.where(deal_items.c.deal_id == deals.c.id, *conditions)
-    return as_list(found, as_object(DEAL_ITEM), deal_items.c.direction, deal_items.c.gift_id)
+    return as_list(found, as_object(DEAL_ITEM, "DealItem"), deal_items.c.direction, deal_items.c.gift_id)
 
 
 def my_deals(*sources: str) -> Any:

@@ -5,8 +5,9 @@ from typing import Any
 from sqlalchemy import BigInteger, cast, extract, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api.openapi.columns import INT64, object_of
 from api.pages import Page, either, require_known
-from api.views.reads import Asked
+from api.views.reads import Asked, page_schema, shown
 from api.views.shapes import columns
 from storage.tables import accounts, deposits, gateway_requests
 
@@ -48,8 +49,11 @@ REQUESTS = Page(
 _NAMES = {-1: "fees", -2: "deposits", -3: "withdrawals", -4: "expense", -5: "unclaimed"}
 
 
+_ACCOUNT = object_of({"id": INT64, "name": {"type": "string", "enum": list(_NAMES.values())}, "available_nano": INT64})
+
+
+@shown("The platform's accounts, and what its wallet should contain", page_schema(_ACCOUNT, wallet_nano=INT64))
 async def ledger(connection: AsyncConnection, asked: Asked) -> Any:
-    """GET /ops/ledger: the platform's accounts, and what its wallet should contain."""
     require_known(asked.query, {"actor"})
     found = await connection.execute(select(accounts.c.id, accounts.c.available_nano).where(accounts.c.id.in_(_NAMES)))
     balances = {row.id: row.available_nano for row in found}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Select, Text, and_, case, func, or_, select
 
 from api.pages import Page, either, one_of
 from api.views.mine import request_state
@@ -20,7 +20,7 @@ from storage.tables import (
 
 # -- Telegram accounts
 
-_ACCOUNT = {"account_id": telegram_accounts.c.id, "phone": func.right(telegram_accounts.c.phone, 4)} | {
+_ACCOUNT = {"account_id": telegram_accounts.c.id, "phone": func.right(telegram_accounts.c.phone, 4, type_=Text)} | {
     name: telegram_accounts.c[name]
     for name in ("name", "state", "telegram_id", "stars", "premium", "connected_at", "reason")
 }

@@ -11,7 +11,9 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.datastructures import QueryParams
 
-from api.pages import Page, integer, read_page, require_known
+from api.openapi.columns import BIG_ID, Schema, list_of, object_of, row_schema
+from api.openapi.operation import Parameter
+from api.pages import UUID_TEXT, Page, integer, read_page, require_known
 from api.problems import not_found
 from commands.command import BIGINT_MAX
 from commands.items import NftState
@@ -86,26 +88,92 @@ class Asked(NamedTuple):
             raise not_found() from None
 
 
-View = Callable[[AsyncConnection, Asked], Awaitable[Any]]
+class _Probe(Asked):
+    """Asked by nobody, to learn what a view takes and shows: it notes the ids that are looked for in the path."""
+
+    def number(self, name: str) -> int:
+        self.path[name] = BIG_ID  # type: ignore[index]
+        return 1
+
+    def uuid(self, name: str = "id") -> UUID:
+        self.path[name] = UUID_TEXT  # type: ignore[index]
+        return UUID(int=0)
 
 
-def page(of: Page | Callable[[Asked], Page]) -> View:
-    """A view that answers with a page of the list."""
+class Told(NamedTuple):
+    """What a view takes and shows."""
 
-    async def view(connection: AsyncConnection, asked: Asked) -> Any:
-        return await read_page(connection, of if isinstance(of, Page) else of(asked), asked.query)
-
-    return view
+    parameters: list[Parameter]
+    shown: Schema
 
 
-def one(of: Callable[[Asked], Select[Any]], *parameters: str) -> View:
-    """A view that answers with the one thing that the select finds."""
+class View(NamedTuple):
+    """What a path under /v1 answers with, what that is, and how it describes itself."""
 
-    async def view(connection: AsyncConnection, asked: Asked) -> Any:
-        require_known(asked.query, {"actor", *parameters})
+    answer: Callable[[AsyncConnection, Asked], Awaitable[Any]]
+    summary: str
+    told: Callable[[Asked], Told]
+
+    async def __call__(self, connection: AsyncConnection, asked: Asked) -> Any:
+        return await self.answer(connection, asked)
+
+    def describe(self, settings: Settings) -> Told:
+        looked_for: dict[str, Any] = {}
+        told = self.told(_Probe(1, looked_for, QueryParams(), settings, Listed()))
+        ids = [Parameter(name, schema, place="path", required=True) for name, schema in looked_for.items()]
+        return Told([*ids, *told.parameters], told.shown)
+
+
+def page(summary: str, of: Page | Callable[[Asked], Page], **more: Schema) -> View:
+    """A view that answers with a page of the list, whose items have `more` than its columns."""
+
+    def page_of(asked: Asked) -> Page:
+        return of if isinstance(of, Page) else of(asked)
+
+    async def answer(connection: AsyncConnection, asked: Asked) -> Any:
+        return await read_page(connection, page_of(asked), asked.query)
+
+    def told(asked: Asked) -> Told:
+        described = page_of(asked)
+        return Told(described.parameters(), page_schema(described.item_schema(more)))
+
+    return View(answer, summary, told)
+
+
+def one(summary: str, of: Callable[[Asked], Select[Any]], *parameters: Parameter) -> View:
+    """A view that answers with the one thing that the select finds. Some of it may be there for parameters alone."""
+    names = {parameter.name for parameter in parameters}
+
+    async def answer(connection: AsyncConnection, asked: Asked) -> Any:
+        require_known(asked.query, {"actor", *names})
         row = (await connection.execute(of(asked))).mappings().first()
         if row is None:
             raise not_found()
         return dict(row)
 
-    return view
+    def told(asked: Asked) -> Told:
+        plain = row_schema(of(asked))
+        full = row_schema(of(asked._replace(query=QueryParams(dict.fromkeys(names, str(UUID(int=0)))))))
+        return Told([*parameters], full | {"required": plain["required"]})
+
+    return View(answer, summary, told)
+
+
+def shown(
+    summary: str, schema: Schema | Callable[[Asked], Schema], *parameters: Parameter
+) -> Callable[[Callable[[AsyncConnection, Asked], Awaitable[Any]]], View]:
+    """A view of its own making, which shows the schema."""
+
+    def declare(answer: Callable[[AsyncConnection, Asked], Awaitable[Any]]) -> View:
+        def told(asked: Asked) -> Told:
+            return Told([*parameters], schema(asked) if callable(schema) else schema)
+
+        return View(answer, summary, told)
+
+    return declare
+
+
+def page_schema(item: Schema, **more: Schema) -> Schema:
+    """A page of such items."""
+    cursor = {"type": ["string", "null"], "description": "The cursor of the next page; null on the last."}
+    return object_of({"items": list_of(item), "next": cursor, **more})

@@ -6,9 +6,10 @@ Objects and lists are made by the database, so that one statement reads a page w
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement, DateTime, Select, Text, cast, func, literal, null, select
+from sqlalchemy import JSON, ColumnElement, DateTime, Select, cast, func, literal, null, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
+from api.openapi.columns import BigIdText, Shaped, column_schema, list_of, object_of
 from api.pages import Filter, at_least, at_most, one_of, one_of_integers
 from storage.tables import deal_items, gifts, nfts
 
@@ -19,17 +20,20 @@ def columns(shape: Shape) -> list[ColumnElement[Any]]:
     return [column.label(name) for name, column in shape.items()]
 
 
-def as_object(shape: Shape) -> ColumnElement[Any]:
-    """The columns as one JSON object."""
+def as_object(shape: Shape, title: str = "") -> ColumnElement[Any]:
+    """The columns as one JSON object; with a title, one that the API's description names."""
     fields = [part for name, column in shape.items() for part in (literal(name), _as_json(column))]
-    return func.json_build_object(*fields, type_=JSON)
+    schema = object_of({name: column_schema(column) for name, column in shape.items()})
+    schema |= {"title": title} if title else {}
+    return func.json_build_object(*fields, type_=Shaped(schema))
 
 
 def as_list(found: Select[Any], item: ColumnElement[Any], *order: ColumnElement[Any]) -> ColumnElement[Any]:
     """What the select finds, as a JSON list of the item."""
     listed = func.json_agg(aggregate_order_by(item, *order), type_=JSON)
+    schema = list_of(column_schema(item))
     return func.coalesce(
-        found.with_only_columns(listed, maintain_column_froms=True).scalar_subquery(), _EMPTY, type_=JSON
+        found.with_only_columns(listed, maintain_column_froms=True).scalar_subquery(), _EMPTY, type_=Shaped(schema)
     )
 
 
@@ -38,7 +42,7 @@ _EMPTY = cast("[]", JSON)
 
 def text_id(column: ColumnElement[Any]) -> ColumnElement[str]:
     """Ids of nfts, gifts and channels do not fit into the numbers of JSON."""
-    return cast(column, Text)
+    return cast(column, BigIdText)
 
 
 def _as_json(column: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -57,7 +61,7 @@ GIFT: Shape = {"id": text_id(gifts.c.id)} | {
         "slug",
     )
 }
-GIFT_OBJECT = as_object(GIFT)
+GIFT_OBJECT = as_object(GIFT, "Gift")
 
 ITEM: Shape = {
     "nft_id": text_id(nfts.c.id),
@@ -67,7 +71,7 @@ ITEM: Shape = {
     "promoted_until": cast(null(), DateTime(timezone=True)),
     "received_at": nfts.c.opened_at,
 }
-ITEM_OBJECT = as_object(ITEM)
+ITEM_OBJECT = as_object(ITEM, "Item")
 ITEMS_AND_GIFTS = select().select_from(nfts).join(gifts, gifts.c.id == nfts.c.gift_id)
 
 DEAL_ITEMS = select(deal_items.c.deal_id).join_from(deal_items, gifts, gifts.c.id == deal_items.c.gift_id)

@@ -2,15 +2,31 @@
 
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, Select, Text, and_, case, func, literal, or_, select
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+    type_coerce,
+)
 
-from api.pages import Condition, Filter, Page, document_id, either, one_of
+from api.openapi.columns import Shaped, list_of, object_of
+from api.openapi.operation import Parameter
+from api.pages import TEXT, UUID_TEXT, Condition, Filter, Page, document_id, either, one_of
 from api.views.market import fresh
 from api.views.reads import Asked
 from api.views.shapes import ITEM_OBJECT, as_list, columns, gift_filters
 from storage.tables import floors, gifts, nfts, proposal_items, proposals, trade_items, trades
 
 TRADE_STATES = ("open", "accepted", "deleted", "closed")
+_REQUIREMENTS = Shaped(list_of(object_of({"collection": {"type": "string"}, "backdrop": {"type": ["string", "null"]}})))
 PROPOSAL_STATES = ("open", "accepted", "withdrawn", "declined", "closed")
 
 
@@ -30,7 +46,7 @@ def _trades_shown(asked: Asked) -> Select[Any]:
     shown = {
         "trade_id": trades.c.id,
         "items": _items(trade_items, trades.c.id),
-        "requirements": trades.c.requirements,
+        "requirements": type_coerce(trades.c.requirements, _REQUIREMENTS),
         "private": trades.c.receiver_id.is_not(None),
         "receiver_id": case((is_party, trades.c.receiver_id)),
         "state": trades.c.state,
@@ -43,7 +59,7 @@ _given = select(trade_items.c.nft_id).where(trade_items.c.trade_id == trades.c.i
 
 def _wants(names: ColumnElement[Any]) -> Filter:
     """Trades with a requirement that asks for any of the names."""
-    return lambda _, values: names.op("&&")(literal(values, ARRAY(Text)))
+    return Filter(lambda _, values: names.op("&&")(literal(values, ARRAY(Text))), TEXT)
 
 
 _SORTS = {"created_at": trades.c.opened_at}
@@ -95,6 +111,11 @@ def _fee_now(asked: Asked) -> ColumnElement[Any]:
     return items.where(proposal_items.c.proposal_id == proposals.c.id).correlate(proposals, trades).scalar_subquery()
 
 
+OF_PROPOSAL = Parameter(
+    "proposal_id", UUID_TEXT, "Tells the trade's owner what accepting this proposal would cost now."
+)
+
+
 def trade(asked: Asked) -> Select[Any]:
     """With `proposal_id`, the trade's owner is told what accepting that proposal would cost now."""
     public = trades.c.receiver_id.is_(None)
@@ -138,7 +159,7 @@ def my_proposals(asked: Asked) -> Page:
         ids=(proposals.c.id,),
         sorts={"created_at": proposals.c.opened_at},
         default="-created_at",
-        filters={"trade_id": _of_trade},
+        filters={"trade_id": Filter(_of_trade, UUID_TEXT)},
         spreads={
             "direction": either(sides),
             "state": either({state: proposals.c.state == state for state in PROPOSAL_STATES}),
