@@ -11,9 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from api.auth import Keyring
+from api.hub import Hub
 from api.metrics import Metrics
 from api.outcomes import Outcomes
 from api.problems import EXPECTED, answer_http_error, answer_problem, json_response
@@ -21,6 +22,7 @@ from api.replica import CONNECT_SECONDS, Reader
 from api.results import Results
 from api.submit import Submit
 from api.views import Views
+from api.websocket import WebSockets
 from storage.database import engine as make_engine
 from storage.hints import Hints
 from storage.journal import Journal
@@ -35,7 +37,7 @@ _FAREWELL_SECONDS = 3.0
 def make_app(settings: Settings) -> Starlette:
     """The application. Connects when first asked something; its background work starts with it and ends with it.
 
-    `state.drain()`, called before the end, sends home whoever waits for an outcome.
+    `state.drain()`, called before the end, sends home whoever waits for an outcome or listens to events.
     """
     engine = make_engine(settings)
     url = settings.read_database_url
@@ -44,19 +46,32 @@ def make_app(settings: Settings) -> Starlette:
     journal = Journal(settings)
     keyring = Keyring(engine)
     outcomes = Outcomes(journal)
-    listener = Listener(redis, OUTCOMES_CHANNEL, outcomes.heard)
-    outcomes.notices_work = lambda: listener.connected
+    hub = Hub(settings)
+
+    def heard(notice: str) -> None:
+        outcomes.heard(notice)
+        hub.heard()
+
+    def drain() -> None:
+        sockets.drain()
+        outcomes.drain()
+        hub.drain()
+
+    listener = Listener(redis, OUTCOMES_CHANNEL, heard)
+    outcomes.notices_work = hub.notices_work = lambda: listener.connected
     queue = Queue(redis)
     hints = Hints(queue)
     metrics = Metrics(engine, queue, settings.partitions, hints, lambda: listener.connected)
     submit = Submit(settings, journal, hints, outcomes, keyring, metrics.accepted)
     results = Results(settings, engine, journal, submit, keyring)
+    sockets = WebSockets(submit, hub, keyring)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        services = [asyncio.create_task(listener.run()), asyncio.create_task(outcomes.run())]
+        services = [asyncio.create_task(service.run()) for service in (listener, outcomes, hub)]
         yield
         await end(services)
+        await hub.close()
         await hints.close()
         await journal.close()
         with suppress(TimeoutError):  # a server that hangs is not waited for
@@ -91,6 +106,7 @@ def make_app(settings: Settings) -> Starlette:
             Route("/v1/commands", results.many),
             Route("/v1/commands/batch", submit.many, methods=["POST"]),
             Route("/v1/commands/{id}", results.one),
+            WebSocketRoute("/v1/ws", sockets.answer),
             *Views(settings, Reader(engine, replica), keyring).routes,
         ],
         exception_handlers={HTTPException: answer_http_error, Exception: answer_problem}
@@ -98,5 +114,5 @@ def make_app(settings: Settings) -> Starlette:
         middleware=[Middleware(metrics.middleware)],
         lifespan=lifespan,
     )
-    app.state.drain = outcomes.drain
+    app.state.drain, app.state.body_max_bytes = drain, settings.body_max_bytes
     return app
