@@ -1,40 +1,37 @@
-"""A small HTTP/1.1 client: keep-alive connections, one request at a time on each.
+"""The load test's client: Souk's own, on a transport that keeps connections open, one request at a time on each.
 
 It shares the machine with the servers it measures, so it is thrifty: some 30 µs of processor time a request, where the
-general-purpose clients take several hundred. It never repeats a request; that is the caller's decision.
+general-purpose transports take several hundred.
 """
 
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Mapping
 from math import inf
 from time import monotonic
-from typing import NamedTuple, Self, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 from httptools import HttpParserError, HttpResponseParser
+
+from api.client import Answer, Client, Unreachable
 
 CONNECT_SECONDS = 5.0
 SWEEP_SECONDS = 0.25
 """How often overdue requests are looked for: one timer for all instead of one for each."""
 
 
-class Unreachable(Exception):
-    """No whole answer: refused, reset, cut short or out of time. Whether the request took effect is unknown."""
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[bytes, bytes]
-    """Names in lower case."""
-    body: bytes
+def open_client(url: str, key: str, connections: int = 256) -> Client:
+    """A client on a transport of its own, to be used by the event loop that runs."""
+    return Client(url, key, transport=ThriftyTransport(url, connections))
 
 
 class _Connection(asyncio.Protocol):
-    __slots__ = ("_answer", "_body", "_client", "_headers", "_parser", "_status", "_transport", "deadline")
+    __slots__ = ("_answer", "_body", "_headers", "_parser", "_pool", "_transport", "deadline")
 
-    def __init__(self, client: "Client") -> None:
-        self._client = client
+    def __init__(self, pool: "ThriftyTransport") -> None:
+        self._pool = pool
         self._parser = HttpResponseParser(self)
         self._answer: asyncio.Future[Answer] | None = None
         self._headers: dict[bytes, bytes] = {}
@@ -46,13 +43,13 @@ class _Connection(asyncio.Protocol):
         if self._transport is None:
             raise Unreachable("the connection was closed")
         self.deadline = deadline
-        self._answer = answer = self._client.loop.create_future()
+        self._answer = answer = self._pool.loop.create_future()
         self._transport.write(request)
         return answer
 
     def close(self, reason: str) -> None:
         """Give up the connection and whatever waits on it."""
-        self._client.forget(self)
+        self._pool.forget(self)
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
@@ -92,18 +89,18 @@ class _Connection(asyncio.Protocol):
         if answer is None or not self._parser.should_keep_alive():
             self.close("the server ended the connection")
         else:
-            self._client.release(self)
+            self._pool.release(self)
         if answer is not None and not answer.done():
             answer.set_result(Answer(self._parser.get_status_code(), self._headers, body))
 
 
-class Client:
+class ThriftyTransport:
     """Up to `connections` connections to one origin; requests beyond that wait for a free one, first come first served.
 
-    Use as `async with Client(url, key) as client`. Raises Unreachable from `request` only.
+    It never repeats a request; that is the caller's decision.
     """
 
-    def __init__(self, url: str, key: str, connections: int = 256) -> None:
+    def __init__(self, url: str, connections: int = 256) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             message = f"not an http address: {url!r}"
@@ -112,35 +109,29 @@ class Client:
         self._host = parts.hostname
         self._port = parts.port or (443 if self._tls else 80)
         self._prefix = parts.path.rstrip("/")
-        self._fixed = f" HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {key}\r\n".encode()
+        self._fixed = f" HTTP/1.1\r\nHost: {parts.netloc}\r\n"
         self._connections = connections
         self._open: set[_Connection] = set()
         self._opening = 0
         self._idle: list[_Connection] = []
         self._queue: deque[asyncio.Future[_Connection | None]] = deque()
-        self._sweeper: asyncio.TimerHandle | None = None
         self.loop = asyncio.get_running_loop()
-
-    async def __aenter__(self) -> Self:
-        self._sweep()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        for connection in tuple(self._open):
-            connection.close("the client was closed")
+        self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
 
     async def request(
-        self, method: str, path: str, body: bytes = b"", headers: bytes = b"", timeout_seconds: float = 40.0
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str], timeout_seconds: float
     ) -> Answer:
-        """`headers` are whole lines, each ended by CRLF. A body is sent as JSON."""
         deadline = monotonic() + timeout_seconds
         connection = self._idle.pop() if self._idle else await self._connection()
-        head = f"{method} {self._prefix}{path}".encode() + self._fixed + headers
-        if body:
-            head += b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
-        return await connection.send(head + b"\r\n" + body, deadline)
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        length = f"Content-Length: {len(body)}\r\n" if body else ""
+        head = f"{method} {self._prefix}{path}{self._fixed}{lines}{length}\r\n".encode()
+        return await connection.send(head + body, deadline)
+
+    async def aclose(self) -> None:
+        self._sweeper.cancel()
+        for connection in tuple(self._open):
+            connection.close("the client was closed")
 
     # -- the connections' side
 

@@ -19,8 +19,9 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
+from api.client import Client
 from loadtest.baseline import CLIENTS, Ground, bring_fees_up_to_date, pgbench
-from loadtest.client import Client
+from loadtest.client import open_client
 from loadtest.measure import Latencies, Tally
 from loadtest.pace import Sending, closed_loop
 from loadtest.populate import all_succeed, populate
@@ -185,7 +186,7 @@ async def compare(target: Target, plan: ComparePlan, console: Console) -> RunRes
     postgres = await asyncpg.connect(dsn, server_settings={"default_transaction_read_only": "on"})
     redis = Redis.from_url(target.environment["SOUK_REDIS_URL"])
     try:
-        async with Client(target.url, target.key, plan.concurrency) as client:
+        async with open_client(target.url, target.key, plan.concurrency) as client:
             comparison = Comparison(plan, client, market, postgres, redis)
             console.print(f"setting up {plan.users:,} users and {plan.items:,} items at {target.url}", highlight=False)
             await populate(client, market)

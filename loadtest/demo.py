@@ -21,7 +21,7 @@ async def demo(
     """Trades on the installation at `url` with an operator's `key`, printing as it goes.
 
     `environment` holds the SOUK_DATABASE_URL that the audit is run on. Returns whether every command got its outcome
-    and the audit held. Raises client.Unreachable or populate.SetupFailed when there is nothing to trade on.
+    and the audit held. Raises SoukError or populate.SetupFailed when there is nothing to trade on.
     """
     plan = Plan(Mix.EVERYTHING, seed=seed, users=100, items=300, seconds=seconds, concurrency=48, skew=0.7)
     result = await run(Target(url, key, environment), plan, console or Console(), "a marketplace, trading", kinds=False)

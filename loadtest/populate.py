@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from loadtest.client import Client
+from api.client import Client
 from loadtest.measure import Tally
 from loadtest.pace import Command, closed_loop
 from loadtest.submit import Receipt, Submitter

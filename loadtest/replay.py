@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 from rich.console import Console
 
-from loadtest.client import Client
+from loadtest.client import open_client
 from loadtest.history import Replay, Sale, deposits, digest, intakes, plan, read, registrations, renumbered
 from loadtest.measure import Tally
 from loadtest.pace import Command, closed_loop
@@ -47,7 +47,7 @@ async def replay(target: Target, path: Path, console: Console, *, batch: int = 5
         elif answer.get("code") == "invalid":
             refused.append(command.tag)
 
-    async with Client(target.url, target.key) as client:
+    async with open_client(target.url, target.key) as client:
         console.print(
             f"{path.name}: {len(sales):,} sales of {len(todo.first_owners):,} items among {len(todo.users):,} users; "
             f"registering, funding, receiving at {target.url}",

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from loadtest.client import Client
+from api.client import Client
+from loadtest.client import open_client
 from loadtest.measure import Tally
 from loadtest.mix import Mix, weights
 from loadtest.pace import Command, closed_loop, first, open_loop
@@ -83,7 +84,7 @@ async def run(target: Target, plan: Plan, console: Console, title: str = "load",
         seed=plan.seed, users=plan.users, items=plan.items, skew=plan.skew, base=base, run=f"run-{base}-{plan.seed}"
     )
     connections = plan.concurrency if plan.rate is None else CONNECTIONS_OPEN_LOOP
-    async with Client(target.url, target.key, connections + LOOKS_AT_ONCE) as client:
+    async with open_client(target.url, target.key, connections + LOOKS_AT_ONCE) as client:
         console.print(f"setting up {plan.users:,} users and {plan.items:,} items at {target.url}", highlight=False)
         await populate(client, market)
         tally = Tally()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from loadtest.client import Client, Unreachable
+from api.client import Client, Unreachable
 
 READY_SECONDS = 90
 STOP_SECONDS = 30
@@ -117,7 +117,7 @@ def _stack_file(data_dir: Path) -> dict[str, str]:
 
 async def _reachable(url: str) -> bool:
     try:
-        async with Client(url, "", connections=1) as client:
+        async with Client(url, "") as client:
             answer = await client.request("GET", "/healthz", timeout_seconds=PROBE_SECONDS)
     except Unreachable:
         return False

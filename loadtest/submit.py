@@ -6,25 +6,22 @@ Every command carries an idempotency key, so whatever remains unanswered is simp
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
-from pydantic_core import from_json
-
-from loadtest.client import Answer, Client, Unreachable
+from api.client import FINAL, Client, Problem, Unreachable
 from loadtest.measure import Tally
 from loadtest.pace import Command, Sending
 
-WAIT_SECONDS = 30
+WAIT_SECONDS, TIMEOUT_SECONDS = 30, 40.0
 PATIENCE_SECONDS = 60.0
 """A command without a last answer for so long counts as unfinished."""
 PAUSE_MIN_SECONDS, PAUSE_MAX_SECONDS = 0.05, 1.0
 
-FINAL = frozenset({"succeeded", "rejected", "failed", "cancelled", "expired"})
 TRANSIENT = frozenset({"too_many_requests", "overloaded", "unavailable"})
 SERVER_ERROR = 500
-TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
+PREFER = {"Prefer": f"wait={WAIT_SECONDS}"}
 
 Receipt = dict[str, Any]
 """A receipt, or a problem (told apart by its `code`)."""
@@ -55,7 +52,7 @@ class Submitter:
         self._tally.submitted += len(body)
         self._bodies += 1
         sampled = self._sample > 0 and self._bodies % self._sample == 0
-        headers = b"" if sampled else b"Prefer: wait=%d\r\n" % WAIT_SECONDS
+        headers = {} if sampled else PREFER
         deadline = monotonic() + PATIENCE_SECONDS
         attempts, left = 0, body
         while left:
@@ -102,22 +99,23 @@ class Submitter:
         if self._on_answer is not None and answer is not None:
             self._on_answer(command, answer)
 
-    async def _send(self, body: Sequence[Sending], headers: bytes) -> tuple[Sequence[Receipt | None], float]:
+    async def _send(
+        self, body: Sequence[Sending], headers: Mapping[str, str]
+    ) -> tuple[Sequence[Receipt | None], float]:
         """The answer to each command, None for those to be sent again, and the pause that the server asks for."""
         commands = [sending.command.body for sending in body]
         content = b'{"commands":[' + b",".join(commands) + b"]}" if self._batched else commands[0]
         try:
-            answer = await self._client.request("POST", self._path, content, headers)
+            answer = await self._client.request("POST", self._path, content, headers, TIMEOUT_SECONDS)
+            decoded = answer.json()
         except Unreachable:
             self._tally.repeats["unreachable"] += 1
             return [None] * len(body), 0.0
-        pause = _retry_after(answer)
-        if answer.status in TRANSIENT_STATUSES or answer.status == SERVER_ERROR:
-            self._tally.repeats[str(_problem(answer)["code"])] += 1
-            return [None] * len(body), pause
-        if answer.status >= 400:  # noqa: PLR2004 - any other refusal is the answer
-            return [_problem(answer)] * len(body), 0.0
-        decoded = from_json(answer.body)
+        except Problem as problem:
+            if problem.passes or problem.status == SERVER_ERROR:
+                self._tally.repeats[problem.code] += 1
+                return [None] * len(body), problem.retry_after
+            return [{**problem.raw, "code": problem.code}] * len(body), 0.0
         receipts: list[Receipt] = decoded["receipts"] if self._batched else [decoded]
         if len(receipts) != len(body):
             message = f"{len(receipts)} receipts for {len(body)} commands"
@@ -126,44 +124,19 @@ class Submitter:
             for receipt in receipts:
                 if receipt.get("code") in TRANSIENT:
                     self._tally.repeats[receipt["code"]] += 1
-        return receipts, pause
+        return receipts, answer.retry_after
 
     async def _result(self, command_id: str, deadline: float) -> Receipt | None:
         """The final receipt of an accepted command, None when patience runs out or nobody knows it any more."""
-        attempts = 0
-        while monotonic() < deadline:
-            try:
-                answer = await self._client.request("GET", f"/v1/commands/{command_id}?wait={WAIT_SECONDS}")
-            except Unreachable:
-                answer = None
-            if answer is not None and answer.status == 200:  # noqa: PLR2004
-                receipt: Receipt = from_json(answer.body)
-                if receipt["status"] in FINAL:
-                    return receipt
-            elif answer is not None and answer.status == 404:  # noqa: PLR2004
-                self._tally.repeats["accepted, then not found"] += 1
-                return None
-            else:
-                attempts += 1
-                await asyncio.sleep(_backoff(attempts))
-        return None
+        try:
+            receipt = await self._client.wait(command_id, deadline - monotonic())
+        except Unreachable:
+            return None
+        except Problem as problem:
+            self._tally.repeats[f"accepted, then {problem.code}"] += 1
+            return None
+        return dict(receipt.raw) if receipt.is_final else None
 
 
 def _backoff(attempts: int) -> float:
     return min(PAUSE_MAX_SECONDS, PAUSE_MIN_SECONDS * float(2**attempts)) * (0.5 + random.random() / 2)
-
-
-def _problem(answer: Answer) -> Receipt:
-    try:
-        problem = from_json(answer.body)
-    except ValueError:
-        problem = None
-    if isinstance(problem, dict) and "code" in problem:
-        return problem
-    return {"code": f"http_{answer.status}", "status": answer.status}
-
-
-def _retry_after(answer: Answer) -> float:
-    """Seconds; 0 when the server does not say."""
-    value = answer.headers.get(b"retry-after", b"")
-    return float(int(value)) if value.isdigit() else 0.0

@@ -3,9 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Self
 
-from pydantic_core import from_json
-
-from loadtest.client import Client
+from api.client import Client
 
 BRISK = {
     "SOUK_AUCTION_DURATION_MIN_SECONDS": "3",
@@ -39,6 +37,5 @@ class Terms:
 
     @classmethod
     async def of(cls, client: Client) -> Self:
-        answer = await client.request("GET", "/v1/settings")
-        said = from_json(answer.body) if answer.status == 200 else {}  # noqa: PLR2004
+        said = await client.read("/v1/settings")
         return cls(**{field.name: said[field.name] for field in fields(cls) if field.name in said})

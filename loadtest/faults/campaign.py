@@ -19,10 +19,10 @@ from time import monotonic
 from typing import Any
 
 import asyncpg
-import httpx
 from rich.console import Console
 from rich.table import Table
 
+from api.client import Client, Receipt, Submission
 from loadtest.faults.checker import violations
 from loadtest.faults.history import facts, items
 from loadtest.faults.schedule import FAULTS, Planned, plan
@@ -110,7 +110,7 @@ class Campaign:
 
     async def _populate(self) -> None:
         """Users with more money than they can spend, each item with an owner."""
-        deposits = [
+        deposits: list[Submission] = [
             {
                 "kind": "market.deposit",
                 "payload": {
@@ -125,7 +125,7 @@ class Campaign:
             for number in range(3)
         ]
         chance = random.Random(self.plan.seed)
-        gifts = [
+        gifts: list[Submission] = [
             {
                 "kind": "nft.receive",
                 "payload": {
@@ -141,15 +141,14 @@ class Campaign:
 
     async def _register(self) -> dict[int, str]:
         receipts = await self._submit([{"kind": "users.register", "payload": {"user_id": user}} for user in USERS])
-        return {receipt["result"]["user_id"]: receipt["result"]["memo"] for receipt in receipts}
+        results = [receipt.result or {} for receipt in receipts]
+        return {result["user_id"]: result["memo"] for result in results}
 
-    async def _submit(self, commands: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {self.site.key}"}, timeout=60) as client:
-            response = await client.post(
-                f"{self.site.urls[0]}/v1/commands/batch", json={"commands": commands}, headers={"Prefer": "wait=30"}
-            )
-        receipts: list[dict[str, Any]] = response.json()["receipts"]
-        assert all(receipt["status"] == "succeeded" for receipt in receipts), receipts  # noqa: S101 - a fresh site
+    async def _submit(self, commands: Sequence[Submission]) -> list[Receipt]:
+        async with Client(self.site.urls[0], self.site.key) as client:
+            outcomes = await client.submit_many(commands, wait=30)
+        receipts = [outcome for outcome in outcomes if isinstance(outcome, Receipt) and outcome.succeeded]
+        assert len(receipts) == len(commands), outcomes  # noqa: S101 - a fresh site
         return receipts
 
     async def _bring_about(self, planned: Planned) -> None:

@@ -6,12 +6,11 @@ with the same key, of another API; a final answer is not always waited for.
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
-import httpx
-
+from api.client import Client, Outcome, Problem, Receipt, Submission, Unreachable
 from loadtest.faults.history import Operation
 
 PATIENCE_SECONDS = 60.0
@@ -20,8 +19,6 @@ WAIT_SECONDS = 5
 PRICES_NANO = (10_000_000, 20_000_000, 30_000_000)
 BODY_MAX = 8
 WEIGHTS = {"nft.buy": 45, "nft.set_price": 40, "nft.transfer": 15}
-ACCEPTED = frozenset({200, 202})
-LATER = frozenset({429, 500, 502, 503, 504})
 
 
 class Refused(Exception):
@@ -32,11 +29,10 @@ class Traders:
     """Traders over items; `history` is what they did and were told."""
 
     def __init__(self, urls: Sequence[str], key: str, users: Sequence[int], items: Sequence[int], seed: int) -> None:
-        self._urls = urls
+        self._clients = [Client(url, key, patience=0) for url in urls]
         self._users = users
         self._items = items
         self._seed = seed
-        self._client = httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=WAIT_SECONDS + 5)
         self._prices: dict[int, int] = {}
         self._owners: dict[int, int] = {}
         self._stopping = False
@@ -51,7 +47,8 @@ class Traders:
                 for number in range(count):
                     group.create_task(self._trade(random.Random(f"{self._seed} {number}"), number))
         finally:
-            await self._client.aclose()
+            for client in self._clients:
+                await client.aclose()
 
     def stop(self) -> None:
         """Finish what was begun, and begin nothing more."""
@@ -89,62 +86,48 @@ class Traders:
         for operation in left:
             operation.sent_at = monotonic()
         while left and monotonic() < deadline:
-            answers = await self._post(chance.choice(self._urls), left, wait=wait)
+            outcomes = await self._send(chance.choice(self._clients), left, wait=wait)
             again = []
-            for operation, answer in zip(left, answers, strict=True):
-                if answer is None or (answer.get("code") and "status" in answer and answer["status"] in LATER):
+            for operation, outcome in zip(left, outcomes, strict=True):
+                if isinstance(outcome, Receipt):
+                    operation.note(outcome.raw, monotonic())
+                    self._learn(operation, outcome)
+                elif isinstance(outcome, Unreachable) or outcome.passes:
+                    self.unavailable += isinstance(outcome, Problem)
                     again.append(operation)
-                    continue
-                if "id" not in answer:
-                    raise Refused(answer)
-                operation.note(answer, monotonic())
-                self._learn(operation, answer)
+                else:
+                    raise Refused(outcome) from outcome
             left = again
             if left:
                 self.retries += 1
                 await asyncio.sleep(chance.uniform(*PAUSE_SECONDS))
 
-    async def _post(
-        self, url: str, operations: Sequence[Operation], *, wait: bool
-    ) -> Sequence[Mapping[str, Any] | None]:
-        """A receipt or a problem for each; None for those without an answer."""
-        body = [
-            {"kind": one.kind, "actor": one.actor, "payload": one.payload, "idempotency_key": one.key}
-            for one in operations
-        ]
-        headers = {"Prefer": f"wait={WAIT_SECONDS}"} if wait else {}
+    async def _send(self, client: Client, operations: Sequence[Operation], *, wait: bool) -> Sequence[Outcome]:
+        """What one attempt brought each of them."""
+        seconds = WAIT_SECONDS if wait else 0
+        if len(operations) > 1:
+            submissions: list[Submission] = [
+                {"kind": one.kind, "actor": one.actor, "payload": one.payload, "idempotency_key": one.key}
+                for one in operations
+            ]
+            return await client.submit_many(submissions, wait=seconds)
+        [one] = operations
         try:
-            if len(body) == 1:
-                response = await self._client.post(f"{url}/v1/commands", json=body[0], headers=headers)
-            else:
-                response = await self._client.post(f"{url}/v1/commands/batch", json={"commands": body}, headers=headers)
-        except (
-            httpx.TransportError,
-            AttributeError,
-        ):  # the latter from anyio, of a socket reset as soon as it is there
-            return [None] * len(operations)
-        if response.status_code in LATER:
-            self.unavailable += 1
-            if response.status_code == httpx.codes.INTERNAL_SERVER_ERROR:
-                raise Refused(response.text)
-            return [None] * len(operations)
-        if response.status_code not in ACCEPTED:
-            raise Refused(response.text)
-        answer = response.json()
-        receipts: Sequence[Mapping[str, Any]] = answer.get("receipts", [answer])
-        return receipts
+            return [await client.submit(one.kind, one.payload, actor=one.actor, key=one.key, wait=seconds)]
+        except (Problem, Unreachable) as error:
+            return [error]
 
-    def _learn(self, operation: Operation, receipt: Mapping[str, Any]) -> None:
+    def _learn(self, operation: Operation, receipt: Receipt) -> None:
         """What the receipt says of the item; may be old news."""
-        if receipt["status"] == "rejected" and receipt["rejection"]["code"] == "PRICE_CHANGED":
-            self._prices[operation.nft_id] = receipt["rejection"]["price_nano"]
-        if receipt["status"] != "succeeded":
+        if receipt.rejection is not None and receipt.rejection.code == "PRICE_CHANGED":
+            self._prices[operation.nft_id] = receipt.rejection.facts["price_nano"]
+        if receipt.result is None:
             return
         match operation.kind:
-            case "nft.set_price" if receipt["result"]["price_nano"] is not None:
-                self._prices[operation.nft_id] = receipt["result"]["price_nano"]
+            case "nft.set_price" if receipt.result["price_nano"] is not None:
+                self._prices[operation.nft_id] = receipt.result["price_nano"]
                 self._owners[operation.nft_id] = operation.actor
             case "nft.buy":
                 self._owners[operation.nft_id] = operation.actor
             case "nft.transfer":
-                self._owners[operation.nft_id] = receipt["result"]["owner_id"]
+                self._owners[operation.nft_id] = receipt.result["owner_id"]

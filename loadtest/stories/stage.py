@@ -21,9 +21,7 @@ from itertools import accumulate, count, islice
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic_core import from_json
-
-from loadtest.client import Client, Unreachable
+from api.client import Client, SoukError
 from loadtest.measure import outcome_of
 from loadtest.pace import Command
 from loadtest.terms import Terms
@@ -296,11 +294,9 @@ class Stage:
     async def _look(self, client: Client, waiting: _Waiting) -> None:
         assert waiting.look is not None  # noqa: S101 - it is among those that look
         try:
-            answer = await client.request("GET", waiting.look.path)
-        except Unreachable:
+            shown = waiting.look.shows((await client.request("GET", waiting.look.path)).json())
+        except SoukError:
             shown = None
-        else:
-            shown = waiting.look.shows(from_json(answer.body)) if answer.status == 200 else None  # noqa: PLR2004
         self.shown(waiting, shown)
 
     def shown(self, waiting: _Waiting, shown: Any) -> None:

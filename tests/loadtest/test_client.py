@@ -1,89 +1,38 @@
-"""The client and the submitter against a small server of their own, which misbehaves on demand."""
+"""The thrifty transport and the submitter against a small server, which misbehaves on demand."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
-from loadtest.client import Client, Unreachable
+from api.client import Unreachable
+from loadtest.client import open_client
 from loadtest.measure import Tally
 from loadtest.pace import Command, Sending
 from loadtest.submit import Submitter
+from tests.client.misbehaving import ACCEPTED, SUCCEEDED, http, serving
 
-Reply = Callable[[int, bytes], bytes]
-"""The bytes to answer with, given the request's number and body; empty closes the connection."""
-
-
-def http(status: int, body: object, *headers: str) -> bytes:
-    content = json.dumps(body).encode()
-    lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(content)}", *headers]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
-
-
-SUCCEEDED: dict[str, Any] = {"id": "1", "status": "succeeded", "result": {}, "rejection": None}
-ACCEPTED = {"id": "1", "status": "accepted", "result": None, "rejection": None}
 COMMAND = Command(b'{"kind":"nft.buy"}', "nft:1")
-
-
-class Server:
-    def __init__(self, reply: Reply) -> None:
-        self.reply = reply
-        self.requests: list[bytes] = []
-        self.connections = 0
-        self.url = ""
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                length = next(
-                    (int(line[15:]) for line in head.lower().split(b"\r\n") if line[:15] == b"content-length:"), 0
-                )
-                body = await reader.readexactly(length)
-                self.requests.append(head + body)
-                answer = self.reply(len(self.requests), body)
-                if not answer:
-                    break
-                writer.write(answer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-
-@asynccontextmanager
-async def serving(reply: Reply) -> AsyncIterator[Server]:
-    server = Server(reply)
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-    try:
-        yield server
-    finally:
-        listener.close()
 
 
 async def submitted(url: str, *commands: Command, batched: bool = False, sample: int = 0) -> Tally:
     tally = Tally()
-    async with Client(url, "key", connections=4) as client:
+    async with open_client(url, "key", connections=4) as client:
         submit = Submitter(client, tally, batched=batched, sample=sample)
         await submit([Sending(command, tally.started) for command in commands])
     return tally
 
 
 async def test_a_connection_is_used_again() -> None:
-    async with serving(lambda _, __: http(200, {})) as server, Client(server.url, "key") as client:
+    async with serving(lambda _, __: http(200, {})) as server, open_client(server.url, "key") as client:
         for _ in range(3):
-            assert (await client.request("GET", "/x", headers=b"Prefer: wait=1\r\n")).status == 200
+            assert (await client.request("GET", "/x", headers={"Prefer": "wait=1"})).status == 200
         assert server.connections == 1
         assert b"Authorization: Bearer key" in server.requests[0]
         assert b"Prefer: wait=1" in server.requests[0]
 
 
 async def test_there_are_never_more_connections_than_allowed() -> None:
-    async with serving(lambda _, __: http(200, {})) as server, Client(server.url, "key", connections=2) as client:
+    async with serving(lambda _, __: http(200, {})) as server, open_client(server.url, "key", connections=2) as client:
         await asyncio.gather(*(client.request("GET", "/x") for _ in range(20)))
         assert len(server.requests) == 20
         assert server.connections <= 2
@@ -91,7 +40,7 @@ async def test_there_are_never_more_connections_than_allowed() -> None:
 
 async def test_a_closed_connection_is_replaced() -> None:
     async with serving(lambda number, _: b"" if number == 1 else http(200, {})) as server:
-        async with Client(server.url, "key") as client:
+        async with open_client(server.url, "key") as client:
             with pytest.raises(Unreachable, match="closed the connection"):
                 await client.request("GET", "/x")
             assert (await client.request("GET", "/x")).status == 200
@@ -99,20 +48,20 @@ async def test_a_closed_connection_is_replaced() -> None:
 
 
 async def test_an_answer_that_does_not_come_in_time_is_given_up() -> None:
-    async with serving(lambda _, __: b"HTTP/1.1 200 OK\r\n") as server, Client(server.url, "key") as client:
+    async with serving(lambda _, __: b"HTTP/1.1 200 OK\r\n") as server, open_client(server.url, "key") as client:
         with pytest.raises(Unreachable, match="no answer in time"):
             await client.request("GET", "/x", timeout_seconds=0.05)
 
 
 async def test_nobody_listening_is_unreachable() -> None:
-    async with Client("http://127.0.0.1:9", "key") as client:
+    async with open_client("http://127.0.0.1:9", "key") as client:
         with pytest.raises(Unreachable, match="cannot connect"):
             await client.request("GET", "/x")
 
 
 async def test_a_body_in_pieces_is_put_together() -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n"
-    async with serving(lambda _, __: chunked) as server, Client(server.url, "key") as client:
+    async with serving(lambda _, __: chunked) as server, open_client(server.url, "key") as client:
         assert (await client.request("GET", "/x")).body == b"abcde"
 
 

@@ -1,0 +1,126 @@
+"""What the API says, as objects: any answer, receipts of commands, events."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic_core import from_json
+
+from api.client.errors import Problem, Unsuccessful
+
+Status = Literal["scheduled", "accepted", "succeeded", "rejected", "failed", "cancelled", "expired"]
+FINAL = frozenset({"succeeded", "rejected", "failed", "cancelled", "expired"})
+
+_BAD = 400
+
+
+class Answer(NamedTuple):
+    """A whole answer to one request."""
+
+    status: int
+    headers: Mapping[bytes, bytes]
+    """Names in lower case."""
+    body: bytes
+
+    def json(self) -> Any:
+        """The body. Raises Problem for a refusal, and for what is not JSON."""
+        if self.status >= _BAD:
+            raise self.problem()
+        try:
+            return from_json(self.body)
+        except ValueError:
+            raise Problem(
+                self.status, {"code": "not_json", "detail": "The answer is not JSON: is this Souk?"}
+            ) from None
+
+    def problem(self) -> Problem:
+        try:
+            raw = from_json(self.body)
+        except ValueError:
+            raw = None
+        return Problem(self.status, raw if isinstance(raw, dict) else {}, self.retry_after)
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds; 0 when the API does not say."""
+        value = self.headers.get(b"retry-after", b"")
+        return float(value) if value.isdigit() else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why the rules refused a command; `facts` are what the refusal was about."""
+
+    code: str
+    detail: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A command and what came of it so far; `raw` is the object as it was sent."""
+
+    id: str
+    kind: str
+    actor: int | None
+    asset: str
+    partition: int
+    status: Status
+    accepted_at: datetime
+    finished_at: datetime | None
+    result: Mapping[str, Any] | None
+    rejection: Rejection | None
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Self:
+        finished_at, rejection = raw["finished_at"], raw["rejection"]
+        if rejection is not None:
+            facts = {name: value for name, value in rejection.items() if name not in ("code", "detail")}
+            rejection = Rejection(rejection["code"], rejection.get("detail", ""), facts)
+        return cls(
+            raw["id"],
+            raw["kind"],
+            raw["actor"],
+            raw["asset"],
+            raw["partition"],
+            raw["status"],
+            datetime.fromisoformat(raw["accepted_at"]),
+            None if finished_at is None else datetime.fromisoformat(finished_at),
+            raw["result"],
+            rejection,
+            raw,
+        )
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in FINAL
+
+    @property
+    def succeeded(self) -> bool:
+        return self.status == "succeeded"
+
+    def raise_for_outcome(self) -> Self:
+        """Itself, if the command has succeeded; else raises Unsuccessful."""
+        if not self.succeeded:
+            raise Unsuccessful(self)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A fact of the past. `id` is its place in the feed: a stream goes on after it."""
+
+    id: str
+    name: str
+    command_id: str | None
+    topics: tuple[str, ...]
+    at: datetime
+    fields: Mapping[str, Any]
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Self:
+        at = datetime.fromisoformat(raw["at"])
+        return cls(raw["id"], raw["name"], raw["command_id"], tuple(raw["topics"]), at, raw["fields"], raw)
