@@ -97,7 +97,9 @@ class Submit:
     async def one(self, request: Request) -> Response:
         """POST /v1/commands."""
         credential = await self._keyring.authenticate(request)
-        submission = self.read(credential, await self._json(request), request.headers.get("idempotency-key"))
+        submission = self.read(
+            credential, await read_json(request, self._settings.body_max_bytes), request.headers.get("idempotency-key")
+        )
         seconds = wait_seconds(request.headers, self._settings)
         [answer] = await self._accept([submission], seconds)
         if isinstance(answer, Exception):
@@ -110,7 +112,7 @@ class Submit:
     async def many(self, request: Request) -> Response:
         """POST /v1/commands/batch: each item a receipt or a problem; one bad item harms no other."""
         credential = await self._keyring.authenticate(request)
-        body = await self._json(request)
+        body = await read_json(request, self._settings.body_max_bytes)
         items = body.get("commands") if isinstance(body, dict) and body.keys() == {"commands"} else None
         if not isinstance(items, list) or not items:
             raise Invalid(("commands", "must be a list of commands, and the only field"))
@@ -180,24 +182,6 @@ class Submit:
             final = await expectation.wait(seconds)
         return [final.get(receipt.id, receipt) for receipt in receipts]
 
-    async def _json(self, request: Request) -> Any:
-        """The request's body. Raises Problem 413, 415, 400."""
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json":
-            raise Problem(415, "unsupported_media_type", "Send application/json.")
-        body = b""
-        try:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > self._settings.body_max_bytes:
-                    raise Problem(413, "too_large", f"At most {self._settings.body_max_bytes} bytes.")
-        except ClientDisconnect:
-            raise Problem(400, "malformed", "The body ended early.") from None
-        try:
-            return from_json(body, allow_inf_nan=False)
-        except ValueError as error:
-            raise Problem(400, "malformed", f"The body is not JSON: {error}") from None
-
     def _try_read(self, credential: Credential, item: Any) -> Submission | Exception:
         try:
             return self.read(credential, item)
@@ -245,6 +229,25 @@ class Submit:
             not_after=body.not_after,
             secrets=sealed.secrets,
         )
+
+
+async def read_json(request: Request, body_max_bytes: int) -> Any:
+    """The request's body. Raises Problem 413, 415, 400."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise Problem(415, "unsupported_media_type", "Send application/json.")
+    body = b""
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > body_max_bytes:
+                raise Problem(413, "too_large", f"At most {body_max_bytes} bytes.")
+    except ClientDisconnect:
+        raise Problem(400, "malformed", "The body ended early.") from None
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise Problem(400, "malformed", f"The body is not JSON: {error}") from None
 
 
 def wait_seconds(headers: Mapping[str, str], settings: Settings) -> float:

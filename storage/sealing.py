@@ -24,6 +24,9 @@ WHERE secrets IS NOT NULL AND status IN ('succeeded', 'rejected', 'cancelled', '
 """A failed command keeps them: it may be run again."""
 
 
+_ANOTHER = "SOUK_SECRET_KEY is not the one that this was sealed under"
+
+
 class NoSecretKey(Exception):
     """SOUK_SECRET_KEY is not set, or not the one that this was sealed under."""
 
@@ -59,8 +62,19 @@ class Sealer:
         try:
             fields: dict[str, str] = from_json(Fernet(self._secret_key()).decrypt(secrets))
         except InvalidToken:
-            raise NoSecretKey("SOUK_SECRET_KEY is not the one that this was sealed under") from None
+            raise NoSecretKey(_ANOTHER) from None
         return fields
+
+    def seal_text(self, text: str) -> bytes:
+        """Raises NoSecretKey."""
+        return Fernet(self._secret_key()).encrypt(text.encode())
+
+    def open_text(self, sealed: bytes) -> str:
+        """Raises NoSecretKey."""
+        try:
+            return Fernet(self._secret_key()).decrypt(sealed).decode()
+        except InvalidToken:
+            raise NoSecretKey(_ANOTHER) from None
 
     def _secret_key(self) -> bytes:
         if self._key is None:

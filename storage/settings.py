@@ -58,7 +58,17 @@ class Settings(BaseSettings, Terms):
     """Before the second attempt or lookup; doubled for each further one."""
     gateway_backoff_max_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600
     secret_key: SecretStr | None = None
-    """What login codes and passwords are stored under: 32 bytes in URL-safe base64. Without one they are refused."""
+    """What login codes, passwords and the secrets of webhooks are stored under: 32 bytes in URL-safe base64. Without one
+    they are refused."""
+    webhook_private: bool = False
+    """Whether webhooks may lead to private addresses, and over plain HTTP: to receivers in a network of one's own."""
+    webhook_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 15
+    webhook_backoff_seconds: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [
+        *(5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
+    ]
+    """The pauses after each failure of a delivery; the last is repeated."""
+    webhook_give_up_seconds: Annotated[float, Field(gt=0)] = 259_200
+    """After how long a delivery that fails is given up, and its endpoint disabled."""
 
     @field_validator("database_url", "read_database_url")
     @classmethod
