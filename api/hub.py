@@ -31,8 +31,9 @@ _PACE_SECONDS = 0.005
 _PENDING_SECONDS, _PENDING_SECONDS_MAX = 0.01, 0.25
 """Before looking again for events that an older transaction holds back; doubled while it does."""
 _RETRY_SECONDS = 0.1
-_LIVE_MAX, _RESUMED_MAX = 2_000, 500
-"""Events of one reading, for all and for one who resumes."""
+_LIVE_MAX, _RESUMED_MAX = 250, 500
+"""Events of one reading, for all and for one who resumes: a part of the buffer only, so that a burst overflows the
+buffers of those alone who take nothing between two readings."""
 _SELECTED_MAX = 50
 """So many topics are selected by PostgreSQL; where there are more, every event is read."""
 _READ_SECONDS = 10.0

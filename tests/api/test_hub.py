@@ -104,18 +104,16 @@ async def test_whoever_resumes_again_and_again_sees_each_event_once(
                     await connection.execute("SELECT pg_sleep(random() * 0.02)")
 
     seen: list[StoredEvent] = []
-    position, taken = START, 0
+    position, cuts, due = START, 0, 2 * writers * rounds
     writing = [asyncio.create_task(write(writer)) for writer in range(writers)]
-    while len(seen) < 2 * writers * rounds:
+    while len(seen) < due:
         async with hub.subscribe(["market"], position) as subscription:
-            for _ in range(random.randint(0, 8)):
-                seen.append(await soon(anext(subscription)))
+            count = min(random.randint(0, 8), due - len(seen))
+            seen += [await soon(anext(subscription)) for _ in range(count)]
             position = subscription.position
-            taken += 1
-        if len(seen) == 2 * writers * rounds:
-            break
+            cuts += 1
     await asyncio.gather(*writing)
-    assert taken > 20
+    assert cuts > 20
     cursors = [event.cursor for event in seen]
     assert cursors == sorted(set(cursors))
     assert cursors == [event.cursor for event in (await read_events(lane, START, None, 10_000)).events]
@@ -142,15 +140,15 @@ async def test_a_client_that_is_too_slow_is_told_where_to_resume(hub: Hub, lane:
     async with hub.subscribe(["market"]) as slow, hub.subscribe(["market"]) as quick:
         await tell(lane, "first")
         assert await names(slow, 1) == ["first"]
-        await tell(lane, *map(str, range(hub_module.BUFFER_MAX + 500)))
-        assert len(await names(quick, hub_module.BUFFER_MAX)) == hub_module.BUFFER_MAX
+        await tell(lane, *map(str, range(hub_module.BUFFER_MAX + 500)))  # in one transaction
+        assert len(await names(quick, hub_module.BUFFER_MAX + 501)) == hub_module.BUFFER_MAX + 501
         await eventually(_answering(lambda: slow._behind))
         with pytest.raises(Behind) as behind:
             await anext(slow)
         with pytest.raises(Behind):
             await slow.take(1)
     async with hub.subscribe(["market"], behind.value.cursor) as resumed:
-        assert await names(resumed, 2_000 // 2) == [str(number) for number in range(1_000)]
+        assert await names(resumed, 1_200) == [str(number) for number in range(1_200)]
 
 
 async def test_while_nobody_listens_nothing_is_read(hub: Hub, lane: Connection) -> None:
@@ -246,9 +244,9 @@ async def test_a_broken_connection_delays_and_loses_nothing(hub: Hub, settings: 
 async def test_without_a_database_nobody_is_let_in(settings: Settings) -> None:
     nowhere = settings.model_copy(update={"database_url": type(settings.database_url)("postgresql://127.0.0.1:1/x")})
     async with running(nowhere) as hub:
-        with pytest.raises(OSError, match="127.0.0.1"):
+        with pytest.raises(OSError, match=r"127\.0\.0\.1"):
             await soon(hub.subscribe(["market"]).__aenter__())
-        with pytest.raises(OSError, match="127.0.0.1"):
+        with pytest.raises(OSError, match=r"127\.0\.0\.1"):
             await hub.page(START, ["market"], 1)
 
 
