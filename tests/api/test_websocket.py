@@ -1,0 +1,345 @@
+"""The WebSocket: commands, receipts and events on one connection, and every way in which one ends."""
+
+import asyncio
+import itertools
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from api import server as api_server
+from api import websocket
+from storage.keys import Role, revoke_key
+from tests.api.sockets import Client, Served, served
+from tests.deadline import eventually
+from tests.installation import Installer, connected
+from tests.market import register, set_price
+from workers.worker import execute
+
+BODY_MAX = 16_384
+FLOOD = 6_000
+users = itertools.count(50_000)
+
+
+@pytest.fixture(scope="module")
+async def site(installer: Installer) -> AsyncIterator[Served]:
+    async with served(await installer.install(body_max_bytes=BODY_MAX)) as site:
+        yield site
+
+
+async def tell(site: Served, topic: str, count: int = 1) -> None:
+    """Write events, as a batch would."""
+    async with connected(site.api.settings) as connection:
+        await connection.execute(
+            "INSERT INTO events (name, topics, fields, at) SELECT 'test.told', ARRAY[$1], "
+            "json_build_object('number', number, 'filling', repeat('x', 300)), now() FROM generate_series(1, $2) number",
+            topic,
+            count,
+        )
+
+
+def numbers(messages: list[dict[str, Any]]) -> list[int]:
+    assert {message["type"] for message in messages} <= {"event"}
+    return [message["event"]["fields"]["number"] for message in messages]
+
+
+def assert_problem(message: dict[str, Any], request_id: object, code: str, paths: list[str] | None = None) -> None:
+    assert (message["type"], message["id"], message["problem"]["code"]) == ("problem", request_id, code), message
+    assert {"type", "title", "status", "detail"} <= message["problem"].keys()
+    if paths is not None:
+        assert [error["path"] for error in message["problem"]["errors"]] == paths
+
+
+# -- submissions
+
+
+async def test_a_command_submitted_on_a_socket_gets_its_receipt_twice_accepted_and_final(site: Served) -> None:
+    async with site.connected() as client:
+        accepted = await client.ask("submit", id="mine", command=register(next(users)))
+        assert (accepted["type"], accepted["id"], accepted["replayed"]) == ("receipt", "mine", False)
+        assert accepted["receipt"]["status"] == "accepted"
+        await execute({"settings": site.api.settings}, accepted["receipt"]["id"])
+        final = await client.receive()
+        assert (final["type"], final["id"], final["receipt"]["status"]) == ("receipt", "mine", "succeeded")
+        assert final["receipt"] == (await site.api.operator.get(final["receipt"]["links"]["self"])).json()
+
+
+async def test_commands_of_one_socket_are_accepted_in_the_order_sent(site: Served) -> None:
+    async with site.connected() as client:
+        keys = [f"in-order-{number}" for number in range(300)]
+        for key in keys:
+            await client.send("submit", id=key, command=set_price(1, 7) | {"idempotency_key": key})
+        told = {(await client.receive())["id"] for _ in keys}
+    assert told == set(keys)
+    async with connected(site.api.settings) as connection:
+        rows = await connection.fetch(
+            "SELECT idempotency_key FROM commands WHERE idempotency_key LIKE 'in-order-%' ORDER BY seq"
+        )
+    assert [row[0] for row in rows] == keys
+
+
+async def test_a_repeated_key_is_told_as_such_and_its_outcome_too(site: Served) -> None:
+    command = register(next(users)) | {"idempotency_key": "again"}
+    async with site.connected() as first, site.connected() as second:
+        accepted = await first.ask("submit", id=1, command=command)
+        repeated = await second.ask("submit", id=2, command=command)
+        assert (accepted["replayed"], repeated["replayed"]) == (False, True)
+        assert repeated["receipt"] == accepted["receipt"]
+        await execute({"settings": site.api.settings}, accepted["receipt"]["id"])
+        for client in (first, second):
+            assert (await client.receive())["receipt"]["status"] == "succeeded"
+        told_once = await second.ask("submit", id=3, command=command)
+        assert (told_once["id"], told_once["receipt"]["status"]) == (3, "succeeded")
+        assert (await second.ask("ping"))["type"] == "pong"
+
+
+async def test_a_connection_has_few_submissions_under_way(site: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the table is locked all pile up that are let in; an INSERT takes what has piled up."""
+    monkeypatch.setattr(websocket, "IN_FLIGHT_MAX", 5)
+    async with site.connected() as client, connected(site.api.settings) as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("LOCK TABLE commands IN EXCLUSIVE MODE")
+        for number in range(40):
+            await client.send("submit", id=number, command=set_price(2, 8) | {"idempotency_key": f"few-{number}"})
+        await transaction.rollback()
+        assert {(await client.receive())["type"] for _ in range(40)} == {"receipt"}
+        rows = await connection.fetch(
+            "SELECT count(*) FROM commands WHERE idempotency_key LIKE 'few-%' GROUP BY xmin::text"
+        )
+    assert max(row[0] for row in rows) <= 5
+
+
+async def test_unfinished_commands_of_a_connection_are_limited(site: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "UNFINISHED_MAX", 3)
+    async with site.connected() as client:
+        for number in range(3):
+            assert (await client.ask("submit", id=number, command=register(next(users))))["type"] == "receipt"
+        assert_problem(await client.ask("submit", id=3, command=register(next(users))), 3, "too_many_requests")
+
+
+# -- bad messages
+
+COMMAND = register(1)
+BAD: list[tuple[str, object, str, list[str] | None]] = [
+    ("", None, "malformed", None),
+    ("{", None, "malformed", None),
+    ("[" * 10_000, None, "malformed", None),
+    ('{"op": "ping", "id": NaN}', None, "malformed", None),
+    ('{"op": "ping", "id": "\\ud800"}', None, "malformed", None),
+    ("[]", None, "invalid", ["op"]),
+    ("17", None, "invalid", ["op"]),
+    ('{"id": 1}', 1, "invalid", ["op"]),
+    ('{"op": "fly", "id": "x"}', "x", "invalid", ["op"]),
+    ('{"op": ["ping"], "id": 2}', 2, "invalid", ["op"]),
+    ('{"op": "ping", "id": 1.5}', None, "invalid", ["id"]),
+    ('{"op": "ping", "id": true}', None, "invalid", ["id"]),
+    (json.dumps({"op": "ping", "id": "x" * 256}), None, "invalid", ["id"]),
+    ('{"op": "ping", "more": 1}', None, "invalid", ["more"]),
+    (json.dumps({"op": "submit", "command": COMMAND}), None, "invalid", ["id"]),
+    ('{"op": "submit", "id": 3}', 3, "invalid", ["command"]),
+    ('{"op": "submit", "id": 3, "command": []}', 3, "invalid", None),
+    ('{"op": "submit", "id": 3, "command": {"kind": "no.kind", "payload": {}}}', 3, "invalid", ["kind"]),
+    (json.dumps({"op": "submit", "id": 3, "command": set_price(1, -5)}), 3, "invalid", ["payload.nft_id"]),
+    ('{"op": "subscribe", "id": 4, "topics": []}', 4, "invalid", ["topics"]),
+    ('{"op": "subscribe", "id": 4, "topics": "market"}', 4, "invalid", ["topics"]),
+    ('{"op": "subscribe", "id": 4, "topics": ["nft:x"]}', 4, "invalid", ["topics"]),
+    ('{"op": "subscribe", "id": 4, "topics": ["market"], "after": "soon"}', 4, "invalid", ["after"]),
+    (json.dumps({"op": "subscribe", "topics": [f"nft:{number}" for number in range(1, 102)]}), None, "invalid", None),
+    ('{"op": "unsubscribe", "id": 5, "topics": ["sky"]}', 5, "invalid", ["topics"]),
+]
+
+
+async def test_one_bad_message_harms_no_other(site: Served) -> None:
+    async with site.connected() as client, site.api.unchanged():
+        for text, request_id, code, paths in BAD:
+            await client.connection.send(text)
+            assert_problem(await client.receive(), request_id, code, paths)
+            assert await client.ask("ping", id="next") == {"type": "pong", "id": "next", "position": None}
+        await client.connection.send(b'{"op": "ping"}')
+        assert_problem(await client.receive(), None, "malformed")
+        assert (await client.ask("ping"))["type"] == "pong"
+
+
+async def test_a_bad_submission_harms_none_of_those_around_it(site: Served) -> None:
+    async with site.connected() as client:
+        for number, user in enumerate((next(users), 0, next(users))):
+            await client.send("submit", id=number, command=register(user))
+        answers = {(message := await client.receive())["id"]: message for _ in range(3)}
+    assert [answers[number]["type"] for number in range(3)] == ["receipt", "problem", "receipt"]
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (b"\x81\xfe\x7f\xff" + bytes(4) + b" " * 0x7FFF, 1009),  # longer than allowed
+        (b"\x81\x82" + bytes(4) + b"\xff\xff", 1007),  # not UTF-8
+        (b"\x83\x80" + bytes(4), 1002),  # a reserved kind of frame
+        (b"\x81\x02hi", 1002),  # not masked
+    ],
+)
+async def test_what_is_not_the_protocol_ends_the_connection_with_its_code(
+    site: Served, frame: bytes, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with site.connected() as client:
+        client.connection.transport.write(frame)
+        assert (await client.rest())[1] == code
+    assert not caplog.records
+
+
+# -- who may
+
+
+async def test_without_a_key_the_handshake_is_refused_as_http_would(site: Served) -> None:
+    for headers in ({}, {"Authorization": "Bearer souk_no_such_key"}):
+        with pytest.raises(InvalidStatus) as refused:
+            async with websocket_with(site, headers):
+                pass
+        response = refused.value.response
+        assert response.status_code == 401
+        assert response.headers["content-type"] == "application/problem+json"
+        assert json.loads(response.body or b"")["code"] == "unauthenticated"
+
+
+def websocket_with(site: Served, headers: dict[str, str]) -> Any:
+    from websockets.asyncio.client import connect
+
+    return connect(site.url, additional_headers=headers, proxy=None)
+
+
+async def test_a_user_submits_in_the_own_name_only(site: Served) -> None:
+    user = next(users)
+    _, key = await site.key_of(Role.USER, user)
+    async with site.connected(key) as client:
+        accepted = await client.ask("submit", id=1, command=set_price(user, 9))
+        assert accepted["receipt"]["actor"] == user
+        assert_problem(await client.ask("submit", id=2, command=set_price(user + 1, 9)), 2, "forbidden")
+
+
+async def test_another_users_topic_is_refused(site: Served) -> None:
+    user = next(users)
+    _, key = await site.key_of(Role.USER, user)
+    async with site.connected(key) as client:
+        for topic in (f"user:{user + 1}", "ops"):
+            assert_problem(await client.ask("subscribe", id=1, topics=["market", topic]), 1, "forbidden")
+        subscribed = await client.ask("subscribe", id=2, topics=[f"user:{user}"])
+        assert subscribed["topics"] == [f"user:{user}"]
+        await tell(site, "market")
+        await tell(site, f"user:{user + 1}")
+        await tell(site, f"user:{user}")
+        assert (await client.receive())["event"]["topics"] == [f"user:{user}"]
+
+
+async def test_a_revoked_key_submits_no_more(site: Served) -> None:
+    key_id, key = await site.key_of(Role.SERVICE)
+    async with site.connected(key) as client:
+        assert (await client.ask("submit", id=1, command=register(next(users))))["type"] == "receipt"
+        await revoke_key(site.api.engine, key_id)
+
+        async def closed() -> bool:
+            try:
+                await client.ask("submit", id=2, command=register(next(users)))
+            except ConnectionClosed as end:
+                return end.rcvd is not None and end.rcvd.code == websocket.UNAUTHENTICATED
+            return False
+
+        await eventually(closed)
+
+
+async def test_a_revoked_key_listens_no_more(site: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "_AUTHENTICATE_SECONDS", 0.05)
+    key_id, key = await site.key_of(Role.SERVICE)
+    async with site.connected(key) as client:
+        subscribed = await client.ask("subscribe", topics=["nft:1"])
+        await revoke_key(site.api.engine, key_id)
+        assert await client.rest() == ([], websocket.UNAUTHENTICATED, f"after={subscribed['position']}")
+
+
+# -- events
+
+
+async def test_events_and_receipts_share_one_connection(site: Served) -> None:
+    user = next(users)
+    async with site.connected() as client:
+        subscribed = await client.ask("subscribe", id="s", topics=[f"user:{user}", "nft:1"])
+        assert (subscribed["type"], subscribed["id"]) == ("subscribed", "s")
+        accepted = await client.ask("submit", id=1, command=register(user))
+        await execute({"settings": site.api.settings}, accepted["receipt"]["id"])
+        messages = [await client.receive() for _ in range(2)]
+        by_type = {message["type"]: message for message in messages}
+        assert by_type["receipt"]["receipt"]["status"] == "succeeded"
+        event = by_type["event"]["event"]
+        assert (event["name"], event["command_id"]) == ("user.registered", accepted["receipt"]["id"])
+        assert (await client.ask("ping"))["position"] >= event["id"]
+
+
+async def test_topics_come_and_go(site: Served) -> None:
+    async with site.connected() as client:
+        assert (await client.ask("subscribe", topics=["nft:101"]))["topics"] == ["nft:101"]
+        assert (await client.ask("subscribe", topics=["nft:102", "nft:101"]))["topics"] == ["nft:101", "nft:102"]
+        assert (await client.ask("unsubscribe", id=1, topics=["nft:101"]))["topics"] == ["nft:102"]
+        await tell(site, "nft:101")
+        await tell(site, "nft:102")
+        assert (await client.receive())["event"]["topics"] == ["nft:102"]
+        refused = await client.ask("subscribe", id=2, topics=["nft:103"], after="1-1")
+        assert_problem(refused, 2, "invalid", ["after"])
+
+
+async def test_a_client_that_comes_back_misses_and_repeats_nothing(site: Served) -> None:
+    async with site.connected() as client:
+        position = (await client.ask("subscribe", topics=["nft:111"]))["position"]
+    told = []
+    for _ in range(5):
+        await tell(site, "nft:111", 3)
+        async with site.connected() as client:
+            await client.ask("subscribe", topics=["nft:111"], after=position)
+            events = [await client.receive() for _ in range(3)]
+            told += numbers(events)
+            position = events[-1]["event"]["id"]
+    assert told == [1, 2, 3] * 5
+
+
+async def test_a_reader_that_stops_reading_is_closed_and_can_resume(site: Served) -> None:
+    async with site.slow() as client:
+        await client.send("subscribe", topics=["nft:121"])
+        await tell(site, "nft:121")  # so that it is live before the flood
+        assert (await client.receive())["type"] == "subscribed"
+        assert numbers([await client.receive()]) == [1]
+        await tell(site, "nft:121", FLOOD)
+        await asyncio.sleep(0)
+        await until_slow(site)
+        events, code, reason = await client.rest()
+    assert code == websocket.SLOW
+    assert len(events) < FLOOD
+    name, _, position = reason.partition("=")
+    assert (name, position) == ("after", events[-1]["event"]["id"])
+    async with site.connected() as again:
+        await again.ask("subscribe", topics=["nft:121"], after=position)
+        events += [await again.receive() for _ in range(FLOOD - len(events))]
+    assert numbers(events) == list(range(1, FLOOD + 1))
+
+
+async def until_slow(site: Served) -> None:
+    """Until no subscription is left: the one who does not read was cut off."""
+
+
+async def test_a_reader_that_stops_is_closed_even_when_its_buffer_is_not_full(
+    site: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket, "STALLED_SECONDS", 0.3)
+    monkeypatch.setattr(api_server, "_LINGER_SECONDS", 0.1)
+    async with site.slow() as client:
+
+        async def gone() -> bool:
+            return not site.server.server_state.connections
+
+        filling = "x" * 255
+        with pytest.raises(ConnectionClosed):
+            while True:
+                async with asyncio.timeout(10):
+                    await client.send("ping", id=filling)
+        await eventually(gone)
