@@ -9,8 +9,8 @@ import typer
 import uvloop
 from rich.console import Console
 
+from api.client import SoukError
 from loadtest.baseline import PgbenchFailed
-from loadtest.client import Unreachable
 from loadtest.compare import ComparePlan, Untrue, compare
 from loadtest.faults.campaign import Plan as FaultsPlan
 from loadtest.faults.campaign import campaign
@@ -20,6 +20,7 @@ from loadtest.mix import Mix
 from loadtest.populate import SetupFailed
 from loadtest.replay import replay
 from loadtest.run import Plan, RunResult, run
+from loadtest.scale import ScalePlan, scale
 from loadtest.stack import StackFailed, own_stack, target
 from loadtest.terms import BRISK
 
@@ -110,6 +111,26 @@ def compare_command(
     _finish(on_own_stack, json_file)
 
 
+@app.command("scale")
+def scale_command(
+    json_file: Json = None,
+    rounds: Annotated[int, typer.Option(min=1, max=20, help="Of every configuration.")] = ScalePlan.rounds,
+    seconds: Annotated[float, typer.Option(min=1, max=60, help="Of each load in each.")] = ScalePlan.seconds,
+    users: Annotated[int, typer.Option(min=64, max=20_000)] = ScalePlan.users,
+    items: Annotated[
+        int, typer.Option(min=1_000, max=200_000, help="Each is sold once a measurement.")
+    ] = ScalePlan.items,
+) -> None:
+    """1, 2 and 4 workers behind 1 and 2 APIs: throughput, what a command costs each part, and what bounds it."""
+    plan = ScalePlan(rounds, seconds, users, items)
+
+    async def on_own_stack(console: Console) -> RunResult:
+        async with own_stack(0) as stack:
+            return await scale(stack, plan, console)
+
+    _finish(on_own_stack, json_file)
+
+
 @app.command("locks")
 def locks_command(
     json_file: Json = None,
@@ -150,7 +171,7 @@ def _finish(work: Callable[[Console], Awaitable[RunResult]], json_file: Path | N
             json_file.write_text(json.dumps(result.figures, indent=2) + "\n")
     except BadHistory as error:
         raise typer.BadParameter(str(error)) from None
-    except (StackFailed, SetupFailed, PgbenchFailed, Untrue, Unreachable, OSError) as error:
+    except (StackFailed, SetupFailed, PgbenchFailed, Untrue, SoukError, OSError) as error:
         console.print(str(error), style="bold red", markup=False)
         raise typer.Exit(1) from None
     if not result.good:
