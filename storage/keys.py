@@ -1,15 +1,20 @@
-"""API keys: random, shown once, stored hashed."""
+"""API keys: random, shown once, stored hashed; and sessions, which stand in for a key in a browser for a while."""
 
 import secrets
+from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Select, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from commands.command import Sender
-from storage.tables import api_keys
+from storage.tables import api_keys, sessions
+
+SESSION_SECONDS = 900
+SESSIONS_MAX = 20
+"""Of one key; the oldest give way."""
 
 
 class Role(StrEnum):
@@ -72,7 +77,33 @@ async def list_keys(engine: AsyncEngine) -> list[dict[str, object]]:
 
 async def find_key(engine: AsyncEngine, key_hash: bytes) -> Credential | None:
     """Who holds the key of this hash, or None when it is unknown or revoked. Its timing tells nothing of any key."""
-    statement = select(api_keys).where(api_keys.c.hash == key_hash, api_keys.c.revoked_at.is_(None))
+    return await _find(engine, select(api_keys).where(api_keys.c.hash == key_hash))
+
+
+async def create_session(engine: AsyncEngine, key_id: str) -> tuple[str, datetime]:
+    """(token, when it expires) of a new session of a key; the token is kept nowhere."""
+    token = secrets.token_urlsafe(32)
+    own = select(sessions.c.hash).where(sessions.c.key_id == key_id).order_by(sessions.c.expires_at.desc())
+    expires_at = func.now() + timedelta(seconds=SESSION_SECONDS)
+    new = insert(sessions).values(hash=hash_of(token), key_id=key_id, expires_at=expires_at)
+    async with engine.begin() as connection:
+        await connection.execute(delete(sessions).where(sessions.c.expires_at < func.now()))
+        await connection.execute(delete(sessions).where(sessions.c.hash.in_(own.offset(SESSIONS_MAX - 1))))
+        return token, (await connection.execute(new.returning(sessions.c.expires_at))).scalar_one()
+
+
+async def end_session(engine: AsyncEngine, token_hash: bytes) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(delete(sessions).where(sessions.c.hash == token_hash))
+
+
+async def find_session(engine: AsyncEngine, token_hash: bytes) -> Credential | None:
+    """Whose session this is: the credential is the key's. None when it is unknown or over, or the key is revoked."""
+    in_force = (sessions.c.hash == token_hash, sessions.c.expires_at > func.now())
+    return await _find(engine, select(api_keys).join(sessions, sessions.c.key_id == api_keys.c.id).where(*in_force))
+
+
+async def _find(engine: AsyncEngine, keys: Select[Any]) -> Credential | None:
     async with engine.connect() as connection:
-        row = (await connection.execute(statement)).mappings().first()
+        row = (await connection.execute(keys.where(api_keys.c.revoked_at.is_(None)))).mappings().first()
     return None if row is None else Credential(row["id"], Role(row["role"]), row["user_id"])

@@ -19,7 +19,7 @@ from storage.tables.exchange import (
     trades,
 )
 from storage.tables.items import gifts, intakes, nfts, returns, traits, users
-from storage.tables.journal import api_keys, commands, partitions, workers
+from storage.tables.journal import api_keys, commands, partitions, sessions, workers
 from storage.tables.money import accounts, deposits, postings, withdrawals
 from storage.tables.outside import (
     account_channels,
@@ -71,6 +71,7 @@ __all__ = [
     "returns",
     "sandbox_effects",
     "sandbox_faults",
+    "sessions",
     "telegram_accounts",
     "trade_items",
     "trades",

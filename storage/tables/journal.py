@@ -4,6 +4,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    ForeignKey,
     Identity,
     Index,
     LargeBinary,
@@ -99,4 +100,15 @@ api_keys = Table(
     Column("revoked_at", Moment),
     CheckConstraint("role IN ('operator', 'feed', 'service', 'user')", name="role"),
     CheckConstraint("(role = 'user') = (user_id IS NOT NULL)", name="bound"),
+)
+
+# A browser's stand-in for a key, for a while: it ends with its key.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("key_id", Text, ForeignKey("api_keys.id", ondelete="CASCADE"), nullable=False),
+    Column("expires_at", Moment, nullable=False),
+    Index("sessions_key_idx", "key_id", "expires_at"),
+    Index("sessions_expiry_idx", "expires_at"),
 )

@@ -12,6 +12,7 @@ depends_on = None
 
 def upgrade() -> None:
     _webhooks()
+    _sessions()
 
 
 def _webhooks() -> None:
@@ -73,11 +74,24 @@ def _webhooks() -> None:
         ),
         postgresql_with={"autovacuum_vacuum_scale_factor": 0.05},
     )
+    op.create_index("deliveries_log_idx", "deliveries", ["webhook_id", "seq"])
     for name, columns, where in (
-        ("log", ["webhook_id", "seq"], None),
-        ("order", ["webhook_id", "seq"], sa.text("state = 'pending' AND NOT by_hand")),
-        ("by_hand", ["due_at"], sa.text("state = 'pending' AND by_hand")),
-        ("finished", ["finished_at"], sa.text("finished_at IS NOT NULL")),
+        ("order", ["webhook_id", "seq"], "state = 'pending' AND NOT by_hand"),
+        ("by_hand", ["due_at"], "state = 'pending' AND by_hand"),
+        ("finished", ["finished_at"], "finished_at IS NOT NULL"),
     ):
-        op.create_index(f"deliveries_{name}_idx", "deliveries", columns, postgresql_where=where)
+        op.create_index(f"deliveries_{name}_idx", "deliveries", columns, postgresql_where=sa.text(where))
     op.alter_column("events", "command_id", nullable=True)
+
+
+def _sessions() -> None:
+    op.create_table(
+        "sessions",
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.Column("key_id", sa.Text(), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["key_id"], ["api_keys.id"], name=op.f("sessions_key_id_fkey"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("hash", name=op.f("sessions_pkey")),
+    )
+    op.create_index("sessions_key_idx", "sessions", ["key_id", "expires_at"])
+    op.create_index("sessions_expiry_idx", "sessions", ["expires_at"])
