@@ -4,20 +4,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
 from api.auth import Keyring
+from api.docs import Docs
+from api.health import Health
 from api.hub import Hub
 from api.metrics import Metrics
 from api.outcomes import Outcomes
-from api.problems import EXPECTED, answer_http_error, answer_problem, json_response
+from api.problems import EXPECTED, answer_http_error, answer_problem
 from api.replica import CONNECT_SECONDS, Reader
 from api.results import Results
 from api.submit import Submit
@@ -80,27 +78,11 @@ def make_app(settings: Settings) -> Starlette:
                 for pool in filter(None, (replica, engine)):
                     await pool.dispose()
 
-    async def alive(_: Request) -> Response:
-        """GET /healthz."""
-        return PlainTextResponse("alive\n")
-
-    async def ready(_: Request) -> Response:
-        """GET /readyz: whether commands can be accepted, and which part is away. Redis is not needed for that."""
-        try:
-            async with engine.connect() as connection:
-                await connection.execute(text("SELECT 1"))
-            postgresql = "ok"
-        except (SQLAlchemyError, OSError, TimeoutError):
-            postgresql = "unavailable"
-        redis = await queue.state(settings.partitions) if listener.connected else "unavailable"
-        parts = {"postgresql": postgresql, "redis": redis}
-        serves = postgresql == "ok"
-        return json_response({"ready": serves, "parts": parts}, 200 if serves else 503)
-
+    docs = Docs(settings)
     app = Starlette(
         routes=[
-            Route("/healthz", alive),
-            Route("/readyz", ready),
+            *Health(engine, queue, settings.partitions, lambda: listener.connected).routes,
+            *docs.routes,
             Route("/metrics", metrics.answer),
             Route("/v1/commands", submit.one, methods=["POST"]),
             Route("/v1/commands", results.many),

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.openapi.operation import Answer, described
 from storage.backlog import backlog
 from storage.hints import Hints
 from storage.queue import Queue
@@ -69,8 +70,9 @@ class Metrics(Collector):
     def accepted(self, commands: int) -> None:
         self._accepted.inc(commands)
 
+    @described("process", answers={200: Answer("Figures.", {"text/plain": {"type": "string"}})}, access=())
     async def answer(self, _: Request) -> Response:
-        """GET /metrics."""
+        """GET /metrics: for Prometheus."""
         async with self._lock:
             now = asyncio.get_running_loop().time()
             if now - self._seen_at > _FRESH_SECONDS:

@@ -114,7 +114,7 @@ class Page(NamedTuple):
         return object_of({**schema["properties"], **more})
 
     def _filter(self, name: str, given: Filter | Spread) -> Parameter:
-        if isinstance(given, Filter) and not given.many:
+        if name in _ALWAYS or (isinstance(given, Filter) and not given.many):
             return Parameter(name, given.schema)
         default = {"default": self.defaults[name]} if name in self.defaults else {}
         return Parameter(name, list_of(given.schema, minItems=1, maxItems=VALUES_MAX, **default), "Any of them.")

@@ -1,9 +1,6 @@
 """Problems: what the API says when a request is not answered, as application/problem+json (RFC 9457).
 
-Problem
-├── malformed 400 · unauthenticated 401 · forbidden 403 · not_found 404
-├── too_large 413 · unsupported_media_type 415 · invalid 422 · idempotency_key_reused 422
-└── too_many_requests 429 · overloaded 503 · unavailable 503 · internal 500
+PROBLEMS names all there are.
 """
 
 import logging
@@ -24,7 +21,23 @@ from storage.journal import KeyReused, Overloaded, TooManyUnfinished
 
 logger = logging.getLogger(__name__)
 
-_RETRY_SECONDS = {"too_many_requests": 1, "overloaded": 2, "unavailable": 1}
+PROBLEMS = {
+    "malformed": (400, "The body is not JSON, or ended early."),
+    "unauthenticated": (401, "There is no credential, or it is unknown or revoked."),
+    "forbidden": (403, "The credential may not do or read this."),
+    "not_found": (404, "There is no such thing, or it is somebody else's."),
+    "method_not_allowed": (405, "The path is there, but not for this method."),
+    "too_large": (413, "The body or the batch is larger than is taken."),
+    "unsupported_media_type": (415, "The body is not declared as application/json."),
+    "invalid": (422, "The request is well-formed but not valid; `errors` says where."),
+    "idempotency_key_reused": (422, "The key was used before, with another kind or payload."),
+    "too_many_requests": (429, "The actor has too many unfinished commands, or the credential too many streams."),
+    "internal": (500, "Something is wrong on our side; `id` names the incident."),
+    "overloaded": (503, "Too many commands are waiting for execution."),
+    "unavailable": (503, "The database cannot be reached, or this is not offered here."),
+}
+"""The status of each code, and what it says."""
+RETRY_SECONDS = {"too_many_requests": 1, "overloaded": 2, "unavailable": 1}
 
 
 class Problem(Exception):
@@ -49,8 +62,8 @@ class Problem(Exception):
 
     def response(self) -> Response:
         headers: dict[str, str] = {}
-        if self.code in _RETRY_SECONDS:
-            headers["Retry-After"] = str(_RETRY_SECONDS[self.code])
+        if self.code in RETRY_SECONDS:
+            headers["Retry-After"] = str(RETRY_SECONDS[self.code])
         if self.code == "unauthenticated":
             headers["WWW-Authenticate"] = "Bearer"
         return json_response(self.as_json(), self.status, headers, media_type="application/problem+json")

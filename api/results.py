@@ -9,9 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.auth import Keyring, may_see
-from api.pages import Page, one_of, one_of_integers, read_page
+from api.openapi.operation import Answer, Parameter, described, ref
+from api.pages import UUID_TEXT, Page, one_of, one_of_integers, read_page
 from api.problems import json_response, not_found
 from api.submit import Submit
+from api.views.reads import page_schema
 from commands.command import KINDS, SYSTEM, Invalid, Sender
 from commands.outcome import Status
 from storage.journal import Journal, Receipt
@@ -27,6 +29,25 @@ _RECEIPTS = select(
     )
 )
 
+_LIST = Page(
+    rows=_RECEIPTS,
+    show=None,
+    ids=(commands.c.id,),
+    sorts={"id": commands.c.id},
+    default="-id",
+    shape=lambda row: Receipt(**{name: row[name] for name in _FIELDS} | {"status": Status(row["status"])}).as_json(),
+    filters={
+        "status": one_of(commands.c.status, list(Status)),
+        "kind": one_of(commands.c.kind),
+        "asset": one_of(commands.c.asset),
+        "actor": one_of_integers(commands.c.actor),
+    },
+)
+COMMAND_ID = Parameter("id", UUID_TEXT, "Of the command.", "path", required=True)
+WAIT = Parameter(
+    "wait", {"type": "number", "minimum": 0, "maximum": "wait_max_seconds"}, "Seconds to wait for the final receipt."
+)
+
 
 class Results:
     """The routes that tell what came of commands."""
@@ -40,8 +61,14 @@ class Results:
         self._submit = submit
         self._keyring = keyring
 
+    @described(
+        "commands",
+        parameters=(COMMAND_ID, WAIT),
+        answers={200: Answer("The receipt, final or not.", ref("Receipt"))},
+        problems=("not_found", "invalid"),
+    )
     async def one(self, request: Request) -> Response:
-        """GET /v1/commands/{id}?wait=S."""
+        """GET /v1/commands/{id}: the receipt of a command, waited for if wanted."""
         credential = await self._keyring.authenticate(request)
         try:
             command_id = UUID(request.path_params["id"])
@@ -55,25 +82,16 @@ class Results:
             [receipt] = await self._submit.wait([receipt], seconds)
         return json_response(receipt.as_json())
 
+    @described(
+        "commands",
+        parameters=_LIST.parameters(),
+        answers={200: Answer("A page.", page_schema(ref("Receipt")))},
+        problems=("invalid",),
+    )
     async def many(self, request: Request) -> Response:
-        """GET /v1/commands: one's own, newest first."""
+        """GET /v1/commands: one's own commands, newest first."""
         credential = await self._keyring.authenticate(request)
-        page = Page(
-            rows=_visible(credential),
-            show=None,
-            ids=(commands.c.id,),
-            sorts={"id": commands.c.id},
-            default="-id",
-            shape=lambda row: Receipt(
-                **{name: row[name] for name in _FIELDS} | {"status": Status(row["status"])}
-            ).as_json(),
-            filters={
-                "status": one_of(commands.c.status, list(Status)),
-                "kind": one_of(commands.c.kind),
-                "asset": one_of(commands.c.asset),
-                "actor": one_of_integers(commands.c.actor),
-            },
-        )
+        page = _LIST._replace(rows=_visible(credential))
         async with self._engine.connect() as connection:
             return json_response(await read_page(connection, page, request.query_params))
 

@@ -25,6 +25,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from api.auth import Keyring, actor_for
+from api.openapi.columns import list_of, object_of
+from api.openapi.components import IDEMPOTENCY_KEY, PREFER, RECEIPT, SUCCEEDED_RECEIPT
+from api.openapi.operation import Answer, described, ref
 from api.outcomes import Outcomes
 from api.problems import Problem, json_response, problem_of
 from commands.command import KINDS, PRINTABLE, USER, Invalid, UserId, decode
@@ -60,6 +63,24 @@ def _utc(value: datetime) -> datetime:
 Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_utc)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=PRINTABLE)]
 
+SUBMISSION_PROBLEMS = ("malformed", "forbidden", "too_large", "unsupported_media_type", "invalid")
+_TO_THE_RECEIPT = {"receipt": {"operationId": "get_commands_id", "parameters": {"id": "$response.body#/id"}}}
+_ACCEPTED = Answer(
+    "Accepted: the receipt, which is final already when a repeated key is answered.",
+    ref("Receipt"),
+    ("Location", "Retry-After", "Idempotency-Replayed"),
+    example=RECEIPT,
+    links=_TO_THE_RECEIPT,
+)
+_FINAL = Answer(
+    "The final receipt, waited for with `Prefer: wait`.",
+    ref("Receipt"),
+    ("Location", "Preference-Applied", "Idempotency-Replayed"),
+    example=SUCCEEDED_RECEIPT,
+    links=_TO_THE_RECEIPT,
+)
+_RECEIPTS = object_of({"receipts": list_of({"anyOf": [ref("Receipt"), ref("Problem")]})})
+
 
 class CommandBody(BaseModel):
     """A command on the wire."""
@@ -94,8 +115,17 @@ class Submit:
         self._accepted = accepted
         self._sealer = Sealer(settings.secret_key)
 
+    @described(
+        "commands",
+        parameters=(IDEMPOTENCY_KEY, PREFER),
+        body=ref("Command"),
+        answers={200: _FINAL, 202: _ACCEPTED},
+        problems=(*SUBMISSION_PROBLEMS, "idempotency_key_reused", "too_many_requests", "overloaded"),
+    )
     async def one(self, request: Request) -> Response:
-        """POST /v1/commands."""
+        """POST /v1/commands: submit a command.
+
+        Accepted, it is durable, and will be executed once. The receipt tells what came of it."""
         credential = await self._keyring.authenticate(request)
         submission = self.read(
             credential, await read_json(request, self._settings.body_max_bytes), request.headers.get("idempotency-key")
@@ -109,8 +139,20 @@ class Submit:
             headers["Idempotency-Replayed"] = "true"
         return _answer(answer.as_json(), final=answer.is_final, seconds=seconds, headers=headers)
 
+    @described(
+        "commands",
+        parameters=(PREFER,),
+        body=object_of({"commands": list_of(ref("Command"), minItems=1, maxItems="submission_batch_max")}),
+        answers={
+            200: Answer("All are final.", _RECEIPTS, ("Preference-Applied",)),
+            202: Answer("Receipts and problems, in the order of the commands.", _RECEIPTS, ("Retry-After",)),
+        },
+        problems=SUBMISSION_PROBLEMS,
+    )
     async def many(self, request: Request) -> Response:
-        """POST /v1/commands/batch: each item a receipt or a problem; one bad item harms no other."""
+        """POST /v1/commands/batch: submit many commands.
+
+        Each is answered with a receipt or a problem; one bad item harms no other."""
         credential = await self._keyring.authenticate(request)
         body = await read_json(request, self._settings.body_max_bytes)
         items = body.get("commands") if isinstance(body, dict) and body.keys() == {"commands"} else None

@@ -39,6 +39,8 @@ Schema = dict[str, Any]
 
 INT64: Schema = {"type": "integer", "format": "int64"}
 BIG_ID: Schema = {"$ref": "#/components/schemas/BigId"}
+NAMED: dict[str, Schema] = {}
+"""Components of the description, filled by declaring them."""
 _ONE_OF = re.compile(r"(\w+) IN \(((?:'\w+'(?:, )?)+)\)")
 
 
@@ -62,6 +64,12 @@ class BigIdText(Text):
 
 class TextOrNull(Text):
     """A text of a table whose row may not be there."""
+
+
+def named(name: str, schema: Schema) -> Schema:
+    """A reference to the schema, which is a component of that name."""
+    assert NAMED.setdefault(name, schema) == schema  # noqa: S101 - names are given once
+    return {"$ref": f"#/components/schemas/{name}"}
 
 
 def object_of(properties: Mapping[str, Schema], *, optional: Iterable[str] = ()) -> Schema:

@@ -75,6 +75,7 @@ def described(tag: str, **facts: Any) -> Callable[[Handler], Handler]:
     return declare
 
 
-def operation_of(endpoint: Any) -> Operation | None:
-    found: Operation | None = getattr(endpoint, "operation", None)
+def operation_of(route: Any) -> Operation | None:
+    """What the route's handler declares."""
+    found: Operation | None = getattr(getattr(route, "endpoint", None), "operation", None)
     return found

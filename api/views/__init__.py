@@ -3,7 +3,6 @@
 A read changes nothing and calls nothing outside. What is not the caller's is not there.
 """
 
-from hashlib import blake2b
 from typing import Any
 
 from pydantic_core import to_json
@@ -12,13 +11,23 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.auth import Keyring, reader
+from api.entity_tags import unless_known
+from api.openapi.components import IF_NONE_MATCH
+from api.openapi.operation import Answer, Parameter, described
 from api.problems import Problem
 from api.replica import Reader
 from api.views import exchange, market, mine, ops, outside, swaps
 from api.views.reads import Asked, Audience, Listed, View, one, page
+from commands.command import BIGINT_MAX
 from storage.keys import Credential, Role
 from storage.settings import Settings
 
+ACTOR = Parameter(
+    "actor",
+    {"type": "integer", "format": "int64", "minimum": 1, "maximum": BIGINT_MAX},
+    "Whose things are read: to be named by services and operators, nobody else's for a user.",
+)
+_CACHED = {"Cache-Control": "private, no-cache", "Vary": "Authorization"}
 _ALL, _MINE, _OPERATORS = Audience.ALL, Audience.MINE, Audience.OPERATORS
 
 READS: tuple[tuple[str, Audience, View], ...] = (
@@ -91,12 +100,21 @@ class Views:
         self.routes = [Route(f"/v1{path}", self._route(audience, view)) for path, audience, view in READS]
 
     def _route(self, audience: Audience, view: View) -> Any:
+        told = view.describe(self._settings)
+
+        @described(
+            "market" if audience is Audience.ALL else audience.value,
+            summary=view.summary,
+            parameters=(*told.parameters, ACTOR, IF_NONE_MATCH),
+            answers={200: Answer("As it is now.", told.shown, ("ETag",)), 304: Answer("As known.", headers=("ETag",))},
+            problems=("forbidden", "not_found", "invalid"),
+        )
         async def answer(request: Request) -> Response:
             credential = await self._keyring.authenticate(request)
             user_id = _whose(audience, credential, request.query_params.get("actor"))
             asked = Asked(user_id, request.path_params, request.query_params, self._settings, self._listed)
             content = to_json(await self._reader.read(lambda connection: view(connection, asked)))
-            return _unless_known(request, content)
+            return unless_known(request, content, "application/json", _CACHED)
 
         return answer
 
@@ -108,13 +126,3 @@ def _whose(audience: Audience, credential: Credential, actor: str | None) -> int
     if audience is not Audience.MINE and (credential.role is Role.FEED or (actor is None and not credential.user_id)):
         return None
     return reader(credential, actor)
-
-
-def _unless_known(request: Request, content: bytes) -> Response:
-    """The content under its entity tag, or 304 when the client has just that."""
-    tag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Authorization"}
-    known = {known.strip().removeprefix("W/") for known in request.headers.get("if-none-match", "").split(",")}
-    if tag in known or "*" in known:
-        return Response(status_code=304, headers=headers)
-    return Response(content, headers=headers, media_type="application/json")

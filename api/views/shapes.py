@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import JSON, ColumnElement, DateTime, Select, cast, func, literal, null, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from api.openapi.columns import BigIdText, Shaped, column_schema, list_of, object_of
+from api.openapi.columns import BigIdText, Shaped, column_schema, list_of, named, object_of
 from api.pages import Filter, at_least, at_most, one_of, one_of_integers
 from storage.tables import deal_items, gifts, nfts
 
@@ -21,11 +21,10 @@ def columns(shape: Shape) -> list[ColumnElement[Any]]:
 
 
 def as_object(shape: Shape, title: str = "") -> ColumnElement[Any]:
-    """The columns as one JSON object; with a title, one that the API's description names."""
+    """The columns as one JSON object; with a title, a component of the API's description."""
     fields = [part for name, column in shape.items() for part in (literal(name), _as_json(column))]
     schema = object_of({name: column_schema(column) for name, column in shape.items()})
-    schema |= {"title": title} if title else {}
-    return func.json_build_object(*fields, type_=Shaped(schema))
+    return func.json_build_object(*fields, type_=Shaped(named(title, schema) if title else schema))
 
 
 def as_list(found: Select[Any], item: ColumnElement[Any], *order: ColumnElement[Any]) -> ColumnElement[Any]:
