@@ -58,8 +58,8 @@ class Settings(BaseSettings, Terms):
     """Before the second attempt or lookup; doubled for each further one."""
     gateway_backoff_max_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600
     secret_key: SecretStr | None = None
-    """What login codes, passwords and the secrets of webhooks are stored under: 32 bytes in URL-safe base64. Without one
-    they are refused."""
+    """What login codes, passwords and secrets of webhooks are stored under: 32 bytes in URL-safe base64. Without one they
+    are refused."""
     webhook_private: bool = False
     """Whether webhooks may lead to private addresses, and over plain HTTP: to receivers in a network of one's own."""
     webhook_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 15

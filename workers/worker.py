@@ -40,6 +40,7 @@ from workers.lanes import STATEMENT_SECONDS, Lanes
 from workers.leases import Leases
 from workers.sweeper import Sweeper
 from workers.timers import Timers
+from workers.webhooks import Webhooks
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ class SoukWorker(Worker):
         )
         self._timers = Timers(settings, self._accepted)
         self._couriers = Couriers(settings, self._accepted)
+        self._webhooks = Webhooks(settings)
         self._lane_count = settings.lanes
 
     async def main(self) -> None:
@@ -115,6 +117,7 @@ class SoukWorker(Worker):
             self._sweeper.run(),
             self._timers.run(),
             self._couriers.run(),
+            self._webhooks.run(),
             self._beat(),
         ]
         try:
@@ -164,6 +167,7 @@ class SoukWorker(Worker):
     def _finish(self, batch: Batch) -> None:
         self._hints.finish(batch.finished)
         self._accepted(batch.follow_ups)
+        self._webhooks.ring()
 
     def _accepted(self, commands: Collection[tuple[int, UUID]]) -> None:
         if commands:

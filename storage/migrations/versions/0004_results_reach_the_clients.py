@@ -75,12 +75,12 @@ def _webhooks() -> None:
         postgresql_with={"autovacuum_vacuum_scale_factor": 0.05},
     )
     op.create_index("deliveries_log_idx", "deliveries", ["webhook_id", "seq"])
-    for name, columns, where in (
+    for name, columns, condition in (
         ("order", ["webhook_id", "seq"], "state = 'pending' AND NOT by_hand"),
         ("by_hand", ["due_at"], "state = 'pending' AND by_hand"),
         ("finished", ["finished_at"], "finished_at IS NOT NULL"),
     ):
-        op.create_index(f"deliveries_{name}_idx", "deliveries", columns, postgresql_where=sa.text(where))
+        op.create_index(f"deliveries_{name}_idx", "deliveries", columns, postgresql_where=sa.text(condition))
     op.alter_column("events", "command_id", nullable=True)
 
 
