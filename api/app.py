@@ -15,11 +15,15 @@ from api.health import Health
 from api.hub import Hub
 from api.metrics import Metrics
 from api.outcomes import Outcomes
+from api.places import Places
 from api.problems import EXPECTED, answer_http_error, answer_problem
 from api.replica import CONNECT_SECONDS, Reader
 from api.results import Results
+from api.session import Sessions
+from api.streams import Streams
 from api.submit import Submit
 from api.views import Views
+from api.webhooks import Webhooks
 from api.websocket import WebSockets
 from storage.database import engine as make_engine
 from storage.hints import Hints
@@ -62,7 +66,10 @@ def make_app(settings: Settings) -> Starlette:
     metrics = Metrics(engine, queue, settings.partitions, hints, lambda: listener.connected)
     submit = Submit(settings, journal, hints, outcomes, keyring, metrics.accepted)
     results = Results(settings, engine, journal, submit, keyring)
-    sockets = WebSockets(submit, hub, keyring)
+    places = Places(settings.streams_max)
+    sockets = WebSockets(submit, hub, keyring, places)
+    streams = Streams(hub, outcomes, journal, keyring, places)
+    sessions = Sessions(engine, keyring)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -70,6 +77,7 @@ def make_app(settings: Settings) -> Starlette:
         yield
         await end(services)
         await hub.close()
+        await webhooks.close()
         await hints.close()
         await journal.close()
         with suppress(TimeoutError):  # a server that hangs is not waited for
@@ -88,7 +96,12 @@ def make_app(settings: Settings) -> Starlette:
             Route("/v1/commands", results.many),
             Route("/v1/commands/batch", submit.many, methods=["POST"]),
             Route("/v1/commands/{id}", results.one),
+            Route("/v1/commands/{id}/stream", streams.command),
+            Route("/v1/events", streams.events),
+            Route("/v1/session", sessions.begin, methods=["POST"]),
+            Route("/v1/session", sessions.end, methods=["DELETE"]),
             WebSocketRoute("/v1/ws", sockets.answer),
+            *webhooks.routes,
             *Views(settings, Reader(engine, replica), keyring).routes,
         ],
         exception_handlers={HTTPException: answer_http_error, Exception: answer_problem}

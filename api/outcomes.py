@@ -71,19 +71,19 @@ class Outcomes:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._waiting: defaultdict[str, list[Expectation]] = defaultdict(list)
-        self._draining = False
+        self.draining = False
         self.notices_work: Callable[[], bool] = lambda: False
 
     def expect(self, command_ids: Collection[UUID]) -> Expectation:
         """Subscribe to the commands' outcomes; from here on they cannot be missed. Use as a context manager."""
         expectation = Expectation(self._waiting, command_ids)
-        if self._draining:
+        if self.draining:
             expectation.give_up()
         return expectation
 
     def drain(self) -> None:
         """The process is about to end: whoever waits, now or later, gets at once what is known."""
-        self._draining = True
+        self.draining = True
         for expectations in self._waiting.values():
             for expectation in expectations:
                 expectation.give_up()

@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDiscon
 
 from api.auth import Keyring
 from api.hub import Behind, Hub, Subscription
+from api.places import Places
 from api.problems import Problem, problem_of
 from api.submit import Submit
 from api.topics import TOPICS_MAX, readable
@@ -105,19 +106,21 @@ class _End(Exception):
 class WebSockets:
     """The route, and the drain of all its connections."""
 
-    def __init__(self, submit: Submit, hub: Hub, keyring: Keyring) -> None:
+    def __init__(self, submit: Submit, hub: Hub, keyring: Keyring, places: Places) -> None:
         self._submit = submit
         self._hub = hub
         self._keyring = keyring
+        self._places = places
         self._draining = asyncio.Event()
 
     async def answer(self, socket: WebSocket) -> None:
         """GET /v1/ws. Whoever may not connect is told so in HTTP, before the handshake."""
-        credential = await self._keyring.authenticate(socket)
+        credential = await self._keyring.authenticate(socket, cookie=True)
         if self._draining.is_set():
             raise Problem(503, "unavailable", "The process is about to end; connect again.")
-        await socket.accept()
-        await _Connection(socket, credential, self._submit, self._hub, self._keyring).serve(self._draining)
+        with self._places.one(credential):
+            await socket.accept()
+            await _Connection(socket, credential, self._submit, self._hub, self._keyring).serve(self._draining)
 
     def drain(self) -> None:
         """The process is about to end: submissions under way are answered, then the connections are closed."""
@@ -282,7 +285,7 @@ class _Connection:
 
     async def _authenticate(self) -> None:
         try:
-            self._credential = await self._keyring.authenticate(self._socket)
+            self._credential = await self._keyring.authenticate(self._socket, cookie=True)
         except Problem:
             raise _End(UNAUTHENTICATED, self._resume()) from None
 

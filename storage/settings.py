@@ -44,6 +44,8 @@ class Settings(BaseSettings, Terms):
     body_max_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
     submission_batch_max: Annotated[int, Field(ge=1, le=10_000)] = 1_000
     wait_max_seconds: Annotated[float, Field(ge=0, le=300)] = 30
+    streams_max: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """Streams, WebSockets among them, that one credential may have open at each API process."""
     gateway_url: str | None = None
     """The operator's bridge to Telegram and the TON network; without one the sandbox answers."""
     gateway_secret: SecretStr | None = None
@@ -58,8 +60,8 @@ class Settings(BaseSettings, Terms):
     """Before the second attempt or lookup; doubled for each further one."""
     gateway_backoff_max_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600
     secret_key: SecretStr | None = None
-    """What login codes, passwords and secrets of webhooks are stored under: 32 bytes in URL-safe base64. Without one they
-    are refused."""
+    """What login codes, passwords and secrets of webhooks are stored under: 32 bytes in URL-safe base64. Without one
+    they are refused."""
     webhook_private: bool = False
     """Whether webhooks may lead to private addresses, and over plain HTTP: to receivers in a network of one's own."""
     webhook_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 15
