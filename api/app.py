@@ -66,6 +66,7 @@ def make_app(settings: Settings) -> Starlette:
     metrics = Metrics(engine, queue, settings.partitions, hints, lambda: listener.connected)
     submit = Submit(settings, journal, hints, outcomes, keyring, metrics.accepted)
     results = Results(settings, engine, journal, submit, keyring)
+    webhooks = Webhooks(settings, engine, keyring)
     places = Places(settings.streams_max)
     sockets = WebSockets(submit, hub, keyring, places)
     streams = Streams(hub, outcomes, journal, keyring, places)

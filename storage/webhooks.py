@@ -11,7 +11,20 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic_core import to_json
-from sqlalchemy import ColumnElement, Row, Select, and_, delete, func, insert, literal, null, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    Select,
+    and_,
+    delete,
+    func,
+    insert,
+    literal,
+    null,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import INTERVAL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -41,6 +54,10 @@ _END = text("""
     SELECT txid::text::bigint, id FROM events WHERE txid < pg_snapshot_xmin(pg_current_snapshot())
     ORDER BY txid DESC, id DESC LIMIT 1
 """)
+
+
+Shown = dict[str, Any]
+"""The columns of an endpoint or a delivery that its owner may see."""
 
 
 class TooMany(Exception):
@@ -103,20 +120,22 @@ LOGGED = [
 ]
 
 
+ANY, LOG = select(*SHOWN), select(*LOGGED)
+
+
 def of_owner(owner: Owner) -> Select[Any]:
-    return select(*SHOWN).where(owner.owns())
+    return ANY.where(owner.owns())
 
 
 def log_of(webhook_id: UUID) -> Select[Any]:
-    return select(*LOGGED).where(deliveries.c.webhook_id == webhook_id)
+    return LOG.where(deliveries.c.webhook_id == webhook_id)
 
 
-async def find(connection: AsyncConnection, owner: Owner, webhook_id: UUID) -> Row[Any] | None:
-    found: Row[Any] | None = (await connection.execute(of_owner(owner).where(webhooks.c.id == webhook_id))).first()
-    return found
+async def find(connection: AsyncConnection, owner: Owner, webhook_id: UUID) -> Shown | None:
+    return _first(await connection.execute(of_owner(owner).where(webhooks.c.id == webhook_id)))
 
 
-async def register(engine: AsyncEngine, owner: Owner, new: NewWebhook) -> Row[Any]:
+async def register(engine: AsyncEngine, owner: Owner, new: NewWebhook) -> Shown:
     """A new endpoint, which is told what happens from now on. Raises TooMany."""
     async with engine.begin() as connection:
         await connection.execute(_LOCK_OWNER, {"owner": str(owner)})
@@ -126,7 +145,7 @@ async def register(engine: AsyncEngine, owner: Owner, new: NewWebhook) -> Row[An
         after_txid, after_id = (await connection.execute(_END)).first() or (0, 0)
         values = {**owner._asdict(), **new._asdict(), "topics": list(new.topics)}
         made = insert(webhooks).values(id=new_id(), after_txid=after_txid, after_id=after_id, **values)
-        return (await connection.execute(made.returning(*SHOWN))).one()
+        return dict((await connection.execute(made.returning(*SHOWN))).mappings().one())
 
 
 async def remove(engine: AsyncEngine, owner: Owner, webhook_id: UUID) -> bool:
@@ -136,16 +155,16 @@ async def remove(engine: AsyncEngine, owner: Owner, webhook_id: UUID) -> bool:
         return (await connection.execute(gone)).first() is not None
 
 
-async def rotate(engine: AsyncEngine, owner: Owner, webhook_id: UUID, secret: bytes) -> Row[Any] | None:
+async def rotate(engine: AsyncEngine, owner: Owner, webhook_id: UUID, secret: bytes) -> Shown | None:
     """Put a new secret in place of the present one, which signs too for a day; None when there is no such endpoint."""
     until = func.clock_timestamp() + timedelta(seconds=OLD_SECRET_SECONDS)
     changed = update(webhooks).values(old_secret=webhooks.c.secret, old_secret_until=until, secret=secret)
     async with engine.begin() as connection:
-        rows = await connection.execute(changed.where(webhooks.c.id == webhook_id, owner.owns()).returning(*SHOWN))
-        return rows.first()
+        mine = changed.where(webhooks.c.id == webhook_id, owner.owns())
+        return _first(await connection.execute(mine.returning(*SHOWN)))
 
 
-async def enable(engine: AsyncEngine, settings: Settings, owner: Owner, webhook_id: UUID) -> Row[Any] | None:
+async def enable(engine: AsyncEngine, settings: Settings, owner: Owner, webhook_id: UUID) -> Shown | None:
     """Deliver to the endpoint again, from where it stopped; None when there is no such endpoint."""
     async with engine.begin() as connection:
         disabled = and_(webhooks.c.id == webhook_id, owner.owns(), webhooks.c.disabled_at.is_not(None))
@@ -159,7 +178,7 @@ async def enable(engine: AsyncEngine, settings: Settings, owner: Owner, webhook_
         return await find(connection, owner, webhook_id)
 
 
-async def test(engine: AsyncEngine, owner: Owner, webhook_id: UUID) -> Row[Any] | None:
+async def test(engine: AsyncEngine, owner: Owner, webhook_id: UUID) -> Shown | None:
     """A delivery that tells of nothing; None when there is no such endpoint. Raises TooMany."""
     async with engine.begin() as connection:
         if not await _may_wait(connection, owner, webhook_id):
@@ -176,12 +195,12 @@ async def test(engine: AsyncEngine, owner: Owner, webhook_id: UUID) -> Row[Any] 
         made = insert(deliveries).values(
             id=new_id(), webhook_id=webhook_id, name="webhook.test", body=body_of(event), by_hand=True
         )
-        return (await connection.execute(made.returning(*LOGGED))).one()
+        return dict((await connection.execute(made.returning(*LOGGED))).mappings().one())
 
 
 async def resend(
     engine: AsyncEngine, settings: Settings, owner: Owner, webhook_id: UUID, delivery_id: UUID
-) -> Row[Any] | None:
+) -> Shown | None:
     """A delivery that has ended is made once more, beside the order; one that waits is due now, in its turn. None when
     there is no such delivery. Raises TooMany."""
     async with engine.begin() as connection:
@@ -192,11 +211,11 @@ async def resend(
         again = update(deliveries).values(
             state="pending", by_hand=True, finished_at=null(), due_at=func.clock_timestamp(), failing_since=null()
         )
-        row = (await connection.execute(again.where(ended).returning(*LOGGED))).first()
+        row = _first(await connection.execute(again.where(ended).returning(*LOGGED)))
         if row is not None:
             return row
         sooner = update(deliveries).values(due_at=_soon(settings)).where(this & (deliveries.c.state == "pending"))
-        return (await connection.execute(sooner.returning(*LOGGED))).first()
+        return _first(await connection.execute(sooner.returning(*LOGGED)))
 
 
 async def _may_wait(connection: AsyncConnection, owner: Owner, webhook_id: UUID) -> bool:
@@ -210,6 +229,11 @@ async def _may_wait(connection: AsyncConnection, owner: Owner, webhook_id: UUID)
     if (await connection.scalar(waiting) or 0) >= BY_HAND_MAX:
         raise TooMany(BY_HAND_MAX)
     return True
+
+
+def _first(rows: CursorResult[Any]) -> Shown | None:
+    row = rows.mappings().first()
+    return None if row is None else dict(row)
 
 
 def _soon(settings: Settings) -> ColumnElement[Any]:
