@@ -303,7 +303,7 @@ def _set_end(book: Book, auction: Auction) -> None:
 def _tell(book: Book, name: str, auction: Auction, **fields: Any) -> None:
     """The public, and the seller."""
     ids = {"auction_id": str(auction.id), "nft_id": str(auction.nft_id)}
-    book.emit(name, f"nft:{auction.nft_id}", "market", **ids, **fields)
+    book.emit(name, f"nft:{auction.nft_id}", f"auctions:{auction.id}", "market", **ids, **fields)
     book.emit(name, f"user:{auction.seller_id}", **ids, **fields)
 
 

@@ -103,7 +103,11 @@ def ends_at(world: World, auction_id: UUID) -> datetime:
     return at
 
 
-PUBLIC, TO_SELLER = ("nft:17", "market"), ("user:1",)
+TO_SELLER = ("user:1",)
+
+
+def public(auction_id: UUID) -> tuple[str, ...]:
+    return f"nft:{ITEM}", f"auctions:{auction_id}", "market"
 
 
 # -- auctions.create
@@ -134,7 +138,7 @@ def test_an_auction_reserves_the_item_and_sets_its_end(world: World) -> None:
     )
     assert world.timers == [(planned + GRACE, settle(auction_id))]
     fields = {"auction_id": str(auction_id), "nft_id": "17", "start_nano": START}
-    assert told(world, "auction.opened") == {PUBLIC: fields, TO_SELLER: fields}
+    assert told(world, "auction.opened") == {public(auction_id): fields, TO_SELLER: fields}
     histories.check(world)
 
 
@@ -220,7 +224,7 @@ def test_an_auction_without_bids_is_cancelled_by_its_seller(world: World) -> Non
     assert (auction.state, auction.closed_at) == ("cancelled", world.now)
     assert (nft.state, nft.reserved_by, nft.reserved_kind, nft.owner_id) == (NftState.HELD, None, None, SELLER)
     fields = {"auction_id": str(auction_id), "nft_id": "17", "state": "cancelled"}
-    assert told(world, "auction.cancelled") == {PUBLIC: fields, TO_SELLER: fields}
+    assert told(world, "auction.cancelled") == {public(auction_id): fields, TO_SELLER: fields}
     histories.check(world)
     opened(world)
 
@@ -314,7 +318,7 @@ def test_a_bid_leads_and_holds_its_amount(world: World) -> None:
     assert (auction.leader_bid_id, auction.current_nano, auction.bid_count) == (bid_id, 4 * TON, 1)
     assert world.of(Posting)[-1][8:] == ("bid", str(bid_id))
     fields = {"auction_id": str(auction_id), "nft_id": "17", "amount_nano": 4 * TON}
-    assert told(world, "auction.bid_placed") == {PUBLIC: fields, TO_SELLER: fields}
+    assert told(world, "auction.bid_placed") == {public(auction_id): fields, TO_SELLER: fields}
     histories.check(world)
 
 
@@ -470,7 +474,7 @@ def test_a_change_of_leader_in_the_window_moves_the_end(world: World) -> None:
     assert (auction.ends_at, auction.planned_ends_at) == (accepted_at + WINDOW, end)
     assert world.timers[-1] == (accepted_at + WINDOW + GRACE, settle(auction_id))
     fields = {"auction_id": str(auction_id), "nft_id": "17", "ends_at": accepted_at + WINDOW}
-    assert told(world, "auction.extended") == {PUBLIC: fields, TO_SELLER: fields}
+    assert told(world, "auction.extended") == {public(auction_id): fields, TO_SELLER: fields}
     histories.check(world)
 
 
@@ -593,7 +597,7 @@ def test_a_settlement_is_told_to_the_public_the_seller_and_the_winner(world: Wor
     world.advance(4_000)
     events = [row for row in world.records[already:] if isinstance(row, Event)]
     assert [(event.name, event.topics) for event in events] == [
-        ("auction.settled", PUBLIC),
+        ("auction.settled", public(auction_id)),
         ("auction.settled", TO_SELLER),
         ("bid.won", ("user:2",)),
         ("nft.sold", ("nft:17", "collection:Plush Pepe", "market")),
@@ -616,7 +620,7 @@ def test_an_auction_without_bids_gives_the_item_back(world: World) -> None:
     assert (auction.state, auction.closed_at) == ("unsold", world.now)
     assert (nft.owner_id, nft.state, nft.reserved_by, nft.reserved_kind) == (SELLER, NftState.HELD, None, None)
     fields = {"auction_id": str(auction_id), "nft_id": "17", "state": "unsold"}
-    assert told(world, "auction.settled") == {PUBLIC: fields, TO_SELLER: fields}
+    assert told(world, "auction.settled") == {public(auction_id): fields, TO_SELLER: fields}
     assert world.of(Deal) == []
     histories.check(world)
 
