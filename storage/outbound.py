@@ -25,11 +25,13 @@ _ADDRESSES_MAX = 3
 """Addresses of one name that are tried."""
 _CONNECT_SECONDS = 5.0
 _BODY_SECONDS = 1.0
+_PORT_MAX = 65_535
 
 _UNICAST = IPv6Network("2000::/3")
 _OTHER_THAN_THEY_SEEM = tuple(
     ip_network(network)
     for network in (
+        "192.0.0.0/24",  # protocols, and the metadata of Oracle; partly public to older Pythons
         "192.88.99.0/24",  # relays of 6to4
         "168.63.129.16/32",  # the metadata of Azure, an address of its own on every host
         "2001::/23",  # Teredo and other special purposes
@@ -102,7 +104,7 @@ class Outbound:
             raise Unacceptable("must name a host")
         if url.fragment:
             raise Unacceptable("must be without a fragment")
-        if url.port == 0:
+        if url.port is not None and not 0 < url.port <= _PORT_MAX:
             raise Unacceptable("must name a port that can be connected to")
         return url
 
