@@ -55,7 +55,7 @@ _TEXTS = {"type": "string"}
 
 
 class Docs:
-    """`describe` is told the routes once all are there. The description is built once, when first asked for."""
+    """The description is built once, when first asked for."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -63,16 +63,12 @@ class Docs:
         assert found is not None and found.origin is not None  # noqa: PT018,S101 - a dependency
         self._static = Path(found.origin).parent / "static"
         self._read: dict[str, bytes] = {"start.js": _START}
-        self._routes: Iterable[BaseRoute] = ()
         self._building: asyncio.Task[bytes] | None = None
         self.routes: list[BaseRoute] = [
             Route("/openapi.json", self.document),
             Route("/docs", self.page),
             Route("/docs/{name}", self.file),
         ]
-
-    def describe(self, routes: Iterable[BaseRoute]) -> None:
-        self._routes = routes
 
     @described(
         "process",
@@ -82,12 +78,12 @@ class Docs:
     async def document(self, request: Request) -> Response:
         """GET /openapi.json: this description."""
         if self._building is None:
-            self._building = asyncio.create_task(asyncio.to_thread(self._build))
+            self._building = asyncio.create_task(asyncio.to_thread(self._build, request.app.routes))
         content = await asyncio.shield(self._building)
         return unless_known(request, content, "application/json", {"Cache-Control": "public, no-cache"})
 
-    def _build(self) -> bytes:
-        return to_json(build(self._routes, self._settings))
+    def _build(self, routes: Iterable[BaseRoute]) -> bytes:
+        return to_json(build(routes, self._settings))
 
     @described("process", answers={200: Answer("A page.", {"text/html": _TEXTS}, ("ETag",))}, access=())
     async def page(self, request: Request) -> Response:
