@@ -5,8 +5,8 @@
 | nothing accepted is lost | an acknowledged command has no row, or no outcome |
 | one outcome | a receipt, once final, changes; or the journal says otherwise than a client was told |
 | one effect | a purchase that succeeded has not exactly one deal and its postings, any other command has some |
-| order | a command acknowledged before another on its item was sent comes after it in the journal |
-| linearizable | executed one by one in the journal's order by the plainest model, an item's commands end otherwise |
+| order | a command acknowledged before another on its item was sent is executed after it |
+| linearizable | executed again one by one, in the same order, by the plainest model, an item's commands end otherwise |
 """
 
 from collections import Counter, defaultdict
@@ -70,13 +70,13 @@ def _out_of_order(history: Sequence[Operation], facts: Facts) -> Iterator[str]:
     for row in facts.rows:
         by_item[row.nft_id].append(row)
     for rows in by_item.values():
-        earliest: Operation | None = None  # the first acknowledged of those that come later in the journal
+        earliest: Operation | None = None  # the first acknowledged of those that were executed later
         for row in reversed(rows):
             operation = operations.get(row.id)
             if operation is None or operation.acknowledged_at is None:
                 continue
             if earliest is not None and (earliest.acknowledged_at or 0) < operation.sent_at:
-                yield f"out of order: {earliest.id} was acknowledged before {row.id} was sent, and comes after it"
+                yield f"out of order: {earliest.id} was acknowledged before {row.id} was sent, and executed after it"
             if earliest is None or operation.acknowledged_at < (earliest.acknowledged_at or 0):
                 earliest = operation
 

@@ -58,7 +58,12 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """`before` are the items as the run found them, `after` as it left them."""
+    """`rows` in the order in which they were executed; `before` are the items as the run found them, `after` as it left
+    them.
+
+    What two APIs accept at the same time may be committed, and so executed, in another order than that of its numbers
+    in the journal. Batches of a partition come one after another, and `finished_at` is the time of the batch.
+    """
 
     rows: Sequence[Row]
     before: Mapping[int, Item]
@@ -73,7 +78,7 @@ SELECT id::text, seq, idempotency_key, kind, (payload->>'nft_id')::bigint AS nft
 FROM commands
 LEFT JOIN (SELECT command_id, count(*) AS count FROM postings GROUP BY command_id) AS posted ON posted.command_id = id
 WHERE asset = ANY($1::text[]) AND kind IN ('nft.set_price', 'nft.buy', 'nft.transfer')
-ORDER BY seq
+ORDER BY finished_at, seq
 """
 _ITEMS = "SELECT id, owner_id, price_nano FROM nfts WHERE id = ANY($1::bigint[])"
 
