@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import pytest
 import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -46,12 +47,12 @@ class Client:
     async def rest(self) -> tuple[list[dict[str, Any]], int, str]:
         """All messages until the connection is closed; the code and the reason."""
         messages = []
-        while True:
-            try:
+        with pytest.raises(ConnectionClosed) as end:  # noqa: PT012 - whichever message is the last
+            while True:
                 messages.append(await self.receive())
-            except ConnectionClosed as closed:
-                assert closed.rcvd is not None, "no close frame"
-                return messages, closed.rcvd.code, closed.rcvd.reason
+        closed = end.value.rcvd
+        assert closed is not None, "no close frame"
+        return messages, closed.code, closed.reason
 
 
 class Served:
@@ -83,6 +84,10 @@ class Served:
     async def key_of(self, role: Role, user_id: int | None = None) -> tuple[str, str]:
         """The id of a new key, and the key."""
         return await create_key(self.api.engine, role, user_id)
+
+    @property
+    def base_url(self) -> str:
+        return f"http://{self._address[0]}:{self._address[1]}"
 
     @property
     def url(self) -> str:

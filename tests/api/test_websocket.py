@@ -3,25 +3,27 @@
 import asyncio
 import itertools
 import json
-from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
+from uuid import uuid4
 
-import httpx
 import pytest
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from api import server as api_server
 from api import websocket
 from storage.keys import Role, revoke_key
-from tests.api.sockets import Client, Served, served
+from storage.queue import OUTCOMES_CHANNEL, connect_redis
+from tests.api.sockets import PATIENCE_SECONDS, Client, Served, served
 from tests.deadline import eventually
 from tests.installation import Installer, connected
 from tests.market import register, set_price
 from workers.worker import execute
 
 BODY_MAX = 16_384
-FLOOD = 6_000
+FLOOD = range(1, 3_001)
+PORTION = 250
 users = itertools.count(50_000)
 
 
@@ -31,15 +33,18 @@ async def site(installer: Installer) -> AsyncIterator[Served]:
         yield site
 
 
-async def tell(site: Served, topic: str, count: int = 1) -> None:
-    """Write events, as a batch would."""
+async def tell(site: Served, topic: str, numbers: Sequence[int] = (1,)) -> None:
+    """Write events and give notice, as a worker does."""
     async with connected(site.api.settings) as connection:
         await connection.execute(
-            "INSERT INTO events (name, topics, fields, at) SELECT 'test.told', ARRAY[$1], "
-            "json_build_object('number', number, 'filling', repeat('x', 300)), now() FROM generate_series(1, $2) number",
+            "INSERT INTO events (command_id, name, topics, fields, at) "
+            "SELECT gen_random_uuid(), 'test.told', ARRAY[$1], "
+            "json_build_object('number', n, 'filling', repeat('x', 300)), now() FROM unnest($2::int[]) AS n",
             topic,
-            count,
+            numbers,
         )
+    async with connect_redis(site.api.settings) as redis:
+        await redis.publish(OUTCOMES_CHANNEL, str(uuid4()))
 
 
 def numbers(messages: list[dict[str, Any]]) -> list[int]:
@@ -197,18 +202,11 @@ async def test_what_is_not_the_protocol_ends_the_connection_with_its_code(
 async def test_without_a_key_the_handshake_is_refused_as_http_would(site: Served) -> None:
     for headers in ({}, {"Authorization": "Bearer souk_no_such_key"}):
         with pytest.raises(InvalidStatus) as refused:
-            async with websocket_with(site, headers):
-                pass
+            await connect(site.url, additional_headers=headers, proxy=None)
         response = refused.value.response
         assert response.status_code == 401
         assert response.headers["content-type"] == "application/problem+json"
         assert json.loads(response.body or b"")["code"] == "unauthenticated"
-
-
-def websocket_with(site: Served, headers: dict[str, str]) -> Any:
-    from websockets.asyncio.client import connect
-
-    return connect(site.url, additional_headers=headers, proxy=None)
 
 
 async def test_a_user_submits_in_the_own_name_only(site: Served) -> None:
@@ -294,7 +292,7 @@ async def test_a_client_that_comes_back_misses_and_repeats_nothing(site: Served)
         position = (await client.ask("subscribe", topics=["nft:111"]))["position"]
     told = []
     for _ in range(5):
-        await tell(site, "nft:111", 3)
+        await tell(site, "nft:111", (1, 2, 3))
         async with site.connected() as client:
             await client.ask("subscribe", topics=["nft:111"], after=position)
             events = [await client.receive() for _ in range(3)]
@@ -304,42 +302,58 @@ async def test_a_client_that_comes_back_misses_and_repeats_nothing(site: Served)
 
 
 async def test_a_reader_that_stops_reading_is_closed_and_can_resume(site: Served) -> None:
-    async with site.slow() as client:
-        await client.send("subscribe", topics=["nft:121"])
-        await tell(site, "nft:121")  # so that it is live before the flood
-        assert (await client.receive())["type"] == "subscribed"
-        assert numbers([await client.receive()]) == [1]
-        await tell(site, "nft:121", FLOOD)
-        await asyncio.sleep(0)
-        await until_slow(site)
+    async with site.slow() as client, site.connected() as witness:
+        for each in (client, witness):
+            assert (await each.ask("subscribe", topics=["nft:121"]))["type"] == "subscribed"
+        for start in FLOOD[::PORTION]:
+            portion = range(start, start + PORTION)
+            await tell(site, "nft:121", portion)
+            assert numbers([await witness.receive() for _ in portion]) == list(portion)  # who reads is not held up
         events, code, reason = await client.rest()
     assert code == websocket.SLOW
-    assert len(events) < FLOOD
-    name, _, position = reason.partition("=")
-    assert (name, position) == ("after", events[-1]["event"]["id"])
+    assert len(events) < len(FLOOD)
+    assert reason == f"after={events[-1]['event']['id']}"
     async with site.connected() as again:
-        await again.ask("subscribe", topics=["nft:121"], after=position)
-        events += [await again.receive() for _ in range(FLOOD - len(events))]
-    assert numbers(events) == list(range(1, FLOOD + 1))
+        await again.ask("subscribe", topics=["nft:121"], after=reason.removeprefix("after="))
+        events += [await again.receive() for _ in range(len(FLOOD) - len(events))]
+    assert numbers(events) == list(FLOOD)
 
 
-async def until_slow(site: Served) -> None:
-    """Until no subscription is left: the one who does not read was cut off."""
-
-
-async def test_a_reader_that_stops_is_closed_even_when_its_buffer_is_not_full(
-    site: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_reader_that_stops_is_not_kept_in_memory(site: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer to it is small, and it asks for no events: what it does not take stops its own requests."""
     monkeypatch.setattr(websocket, "STALLED_SECONDS", 0.3)
     monkeypatch.setattr(api_server, "_LINGER_SECONDS", 0.1)
+
+    async def gone() -> bool:
+        return not site.server.server_state.connections
+
     async with site.slow() as client:
-
-        async def gone() -> bool:
-            return not site.server.server_state.connections
-
-        filling = "x" * 255
         with pytest.raises(ConnectionClosed):
-            while True:
-                async with asyncio.timeout(10):
-                    await client.send("ping", id=filling)
+            await ask_on_and_on(client)
         await eventually(gone)
+
+
+async def ask_on_and_on(client: Client) -> None:
+    """Without taking an answer."""
+    while True:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await client.send("ping", id="x" * 255)
+
+
+# -- the end of the process
+
+
+async def test_a_drain_answers_the_submissions_under_way_then_closes(installer: Installer) -> None:
+    async with served(await installer.install()) as site, connected(site.api.settings) as connection:
+        async with site.connected() as client, site.connected() as idle:
+            position = (await client.ask("subscribe", topics=["market"]))["position"]
+            async with connection.transaction():
+                await connection.execute("LOCK TABLE commands IN EXCLUSIVE MODE")
+                for number in range(3):
+                    await client.send("submit", id=number, command=register(next(users)))
+                assert (await client.ask("ping"))["type"] == "pong"  # all have been read
+                site.server.should_exit = True
+                assert await idle.rest() == ([], websocket.RESTARTING, "")
+            answers, code, reason = await client.rest()
+        assert [(each["type"], each["receipt"]["status"]) for each in answers] == [("receipt", "accepted")] * 3
+        assert (code, reason) == (websocket.RESTARTING, f"after={position}")
