@@ -65,7 +65,7 @@ def make_app(settings: Settings) -> Starlette:
     hints = Hints(queue)
     metrics = Metrics(engine, queue, settings.partitions, hints, lambda: listener.connected)
     submit = Submit(settings, journal, hints, outcomes, keyring, metrics.accepted)
-    results = Results(settings, engine, journal, submit, keyring)
+    results = Results(settings, engine, journal, hints, submit, keyring)
     webhooks = Webhooks(settings, engine, keyring)
     places = Places(settings.streams_max)
     sockets = WebSockets(submit, hub, keyring, places)
@@ -97,6 +97,7 @@ def make_app(settings: Settings) -> Starlette:
             Route("/v1/commands", results.many),
             Route("/v1/commands/batch", submit.many, methods=["POST"]),
             Route("/v1/commands/{id}", results.one),
+            Route("/v1/commands/{id}", results.cancel, methods=["DELETE"]),
             Route("/v1/commands/{id}/stream", streams.command),
             Route("/v1/events", streams.events),
             Route("/v1/session", sessions.begin, methods=["POST"]),

@@ -27,6 +27,7 @@ PROBLEMS = {
     "forbidden": (403, "The credential may not do or read this."),
     "not_found": (404, "There is no such thing, or it is somebody else's."),
     "method_not_allowed": (405, "The path is there, but not for this method."),
+    "already_final": (409, "The command has its outcome; `receipt` shows it."),
     "too_large": (413, "The body or the batch is larger than is taken."),
     "unsupported_media_type": (415, "The body is not declared as application/json."),
     "invalid": (422, "The request is well-formed but not valid; `errors` says where."),

@@ -11,11 +11,13 @@ from starlette.responses import Response
 from api.auth import Keyring, may_see
 from api.openapi.operation import Answer, Parameter, described, ref
 from api.pages import UUID_TEXT, Page, one_of, one_of_integers, read_page
-from api.problems import json_response, not_found
+from api.problems import Problem, json_response, not_found
 from api.submit import Submit
 from api.views.reads import page_schema
 from commands.command import KINDS, SYSTEM, Invalid, Sender
 from commands.outcome import Status
+from storage.cancel import cancel
+from storage.hints import Hints
 from storage.journal import Journal, Receipt
 from storage.keys import Credential, Role
 from storage.settings import Settings
@@ -53,11 +55,18 @@ class Results:
     """The routes that tell what came of commands."""
 
     def __init__(
-        self, settings: Settings, engine: AsyncEngine, journal: Journal, submit: Submit, keyring: Keyring
+        self,
+        settings: Settings,
+        engine: AsyncEngine,
+        journal: Journal,
+        hints: Hints,
+        submit: Submit,
+        keyring: Keyring,
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._journal = journal
+        self._hints = hints
         self._submit = submit
         self._keyring = keyring
 
@@ -70,14 +79,8 @@ class Results:
     async def one(self, request: Request) -> Response:
         """GET /v1/commands/{id}: the receipt of a command, waited for if wanted."""
         credential = await self._keyring.authenticate(request)
-        try:
-            command_id = UUID(request.path_params["id"])
-        except ValueError:
-            raise not_found() from None
         seconds = self._wait_seconds(request)
-        receipt = await self._journal.read(command_id)
-        if receipt is None or not may_see(credential, receipt):
-            raise not_found()
+        receipt = await self._own(credential, request)
         if seconds and not receipt.is_final:
             [receipt] = await self._submit.wait([receipt], seconds)
         return json_response(receipt.as_json())
@@ -94,6 +97,39 @@ class Results:
         page = _LIST._replace(rows=_visible(credential))
         async with self._engine.connect() as connection:
             return json_response(await read_page(connection, page, request.query_params))
+
+    @described(
+        "commands",
+        parameters=(COMMAND_ID,),
+        answers={200: Answer("The receipt: it will not run.", ref("Receipt"))},
+        problems=("forbidden", "not_found", "already_final"),
+    )
+    async def cancel(self, request: Request) -> Response:
+        """DELETE /v1/commands/{id}: cancel a command that has not run.
+
+        A cancelled command never has an effect, and one that has run is never cancelled."""
+        credential = await self._keyring.authenticate(request)
+        receipt = await self._own(credential, request)
+        cancelled = not receipt.is_final and await cancel(self._engine, receipt.id, receipt.partition)
+        if cancelled:
+            self._hints.finish([(receipt.partition, receipt.id)])
+        receipt = await self._journal.read(receipt.id) or receipt
+        if cancelled:
+            return json_response(receipt.as_json())
+        if not receipt.is_final:
+            raise Problem(403, "forbidden", "Another command wrote this one; nobody submitted it.")
+        raise Problem(409, "already_final", f"The command is {receipt.status}.", receipt=receipt.as_json())
+
+    async def _own(self, credential: Credential, request: Request) -> Receipt:
+        """The receipt that the path names. Raises Problem 404."""
+        try:
+            command_id = UUID(request.path_params["id"])
+        except ValueError:
+            raise not_found() from None
+        receipt = await self._journal.read(command_id)
+        if receipt is None or not may_see(credential, receipt):
+            raise not_found()
+        return receipt
 
     def _wait_seconds(self, request: Request) -> float:
         text = request.query_params.get("wait", "0")

@@ -240,6 +240,8 @@ class Submit:
             body = CommandBody.model_validate(item)
         except ValidationError as error:
             raise Invalid.from_pydantic(error, "") from None
+        if body.run_at is not None and body.not_after is not None and body.run_at >= body.not_after:
+            raise Invalid(("not_after", "must come after run_at"))
         kind = KINDS.get(body.kind)
         if kind is None:
             raise Invalid(("kind", "unknown kind"))
@@ -270,6 +272,8 @@ class Submit:
             run_at=body.run_at,
             not_after=body.not_after,
             secrets=sealed.secrets,
+            key_id=credential.id,
+            notify=credential.notify,
         )
 
 

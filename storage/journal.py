@@ -35,22 +35,27 @@ _COLUMNS = "id, kind, actor, asset, partition, status, accepted_at, finished_at,
 
 _INSERT_TYPES = (
     *("uuid[]", "text[]", "text[]", "smallint[]", "bigint[]", "json[]", "text[]", "bytea[]"),
-    *("timestamptz[]", "timestamptz[]", "bytea[]"),
+    *("timestamptz[]", "timestamptz[]", "bytea[]", "text[]", "boolean[]"),
 )
 _INSERT = """
 INSERT INTO commands (id, kind, asset, partition, actor, payload, status, idempotency_key, fingerprint, accepted_at,
-    run_at, not_after, secrets)
+    run_at, not_after, secrets, key_id, notify)
 SELECT v.id, v.kind, v.asset, v.partition, v.actor, v.payload,
     CASE WHEN v.run_at > statement_timestamp() THEN 'scheduled' ELSE 'accepted' END, v.idempotency_key, v.fingerprint,
     CASE WHEN v.run_at > statement_timestamp() THEN NULL ELSE statement_timestamp() END, v.run_at, v.not_after,
-    v.secrets
+    v.secrets, v.key_id, v.notify
 FROM unnest({parameters})
-    AS v(id, kind, asset, partition, actor, payload, idempotency_key, fingerprint, run_at, not_after, secrets)
+    AS v(id, kind, asset, partition, actor, payload, idempotency_key, fingerprint, run_at, not_after, secrets, key_id,
+        notify)
 ON CONFLICT DO NOTHING
 RETURNING id, status, accepted_at
 """.format(parameters=", ".join(parameter(number, kind) for number, kind in enumerate(_INSERT_TYPES, 1)))
 
 _READ = f"SELECT {_COLUMNS} FROM commands WHERE id = ANY($1::uuid[])"  # noqa: S608 - constant
+
+_READ_ARCHIVED = f"""
+SELECT {_COLUMNS.removesuffix(", fingerprint")} FROM archived_commands WHERE id = ANY($1::uuid[])
+"""  # noqa: S608 - constant
 
 _READ_BY_KEY = f"""
 SELECT {_COLUMNS}, coalesce(actor, 0) AS scope, idempotency_key
@@ -83,7 +88,8 @@ class TooManyUnfinished(Exception):
 
 
 class Submission(NamedTuple):
-    """A command that is to be accepted. `payload` is JSON; `secrets` are its secret fields, sealed."""
+    """A command that is to be accepted. `payload` is JSON; `secrets` are its secret fields, sealed; `key_id` is the
+    credential that sends it, which with `notify` is told of its end by an event."""
 
     id: UUID
     kind: str
@@ -96,6 +102,8 @@ class Submission(NamedTuple):
     run_at: datetime | None
     not_after: datetime | None
     secrets: bytes | None = None
+    key_id: str | None = None
+    notify: bool = False
 
 
 class Receipt(NamedTuple):
@@ -189,7 +197,13 @@ class Journal:
         return self._reads.add(command_ids)
 
     async def _read(self, ids: list[UUID]) -> Sequence[Receipt | None]:
-        rows = await _fetch(self._reading, _READ, ids, deadline=time.monotonic() + _READ_SECONDS)
+        deadline = time.monotonic() + _READ_SECONDS
+        rows = await _fetch(self._reading, _READ, ids, deadline=deadline)
+        if len(rows) < len(ids):  # there is none, or it has gone to the archive, from where none comes back
+            found = {row["id"] for row in rows}
+            missing = list({command_id for command_id in ids if command_id not in found})
+            if missing:
+                rows += await _fetch(self._reading, _READ_ARCHIVED, missing, deadline=deadline)
         found = {row["id"]: receipt_of(row) for row in rows}
         return [found.get(command_id) for command_id in ids]
 

@@ -6,11 +6,12 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, delete, func, insert, select, update
+from sqlalchemy import Select, delete, exists, func, insert, or_, select, update
+from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from commands.command import Sender
-from storage.tables import api_keys, sessions
+from storage.tables import api_keys, sessions, webhooks
 
 SESSION_SECONDS = 900
 SESSIONS_MAX = 20
@@ -39,11 +40,13 @@ _SENDS_AS = {
 
 
 class Credential(NamedTuple):
-    """Who is asking. `user_id` is set for the role `user` only."""
+    """Who is asking. `user_id` is set for the role `user` only; `notify` says whether a webhook wants to hear what
+    came of its commands."""
 
     id: str
     role: Role
     user_id: int | None
+    notify: bool = False
 
 
 def hash_of(key: str) -> bytes:
@@ -104,6 +107,10 @@ async def find_session(engine: AsyncEngine, token_hash: bytes) -> Credential | N
 
 
 async def _find(engine: AsyncEngine, keys: Select[Any]) -> Credential | None:
+    owned = or_(webhooks.c.key_id == api_keys.c.id, webhooks.c.user_id == api_keys.c.user_id)
+    told = webhooks.c.topics.contains(array([func.concat("commands:", api_keys.c.id)]))
+    notify = exists().where(owned, told, webhooks.c.disabled_at.is_(None))
     async with engine.connect() as connection:
-        row = (await connection.execute(keys.where(api_keys.c.revoked_at.is_(None)))).mappings().first()
-    return None if row is None else Credential(row["id"], Role(row["role"]), row["user_id"])
+        in_force = keys.where(api_keys.c.revoked_at.is_(None)).add_columns(notify.label("notify"))
+        row = (await connection.execute(in_force)).mappings().first()
+    return None if row is None else Credential(row["id"], Role(row["role"]), row["user_id"], row["notify"])

@@ -39,7 +39,8 @@ from storage.settings import Settings
 from storage.tables import metadata
 
 CLAIM = """
-SELECT c.id, c.seq, c.asset, c.partition, c.actor, c.kind, c.payload, c.accepted_at, c.not_after, clock_timestamp()
+SELECT c.id, c.seq, c.asset, c.partition, c.actor, c.kind, c.payload, c.accepted_at, c.not_after,
+    CASE WHEN c.notify THEN c.key_id END, clock_timestamp()
 FROM unnest($1::smallint[]) AS owned(partition)
 CROSS JOIN LATERAL (
     SELECT * FROM commands
@@ -90,6 +91,16 @@ class Entry(NamedTuple):
     run_at: datetime | None
 
 
+def finished_event(command_id: UUID, kind: str, status: Status, key_id: str) -> Event:
+    """What tells the credential that submitted a command of its end."""
+    return Event(
+        command_id,
+        "command.finished",
+        (f"commands:{key_id}",),
+        {"id": str(command_id), "kind": kind, "status": status},
+    )
+
+
 class UnitOfWork:
     """One transaction on a connection. `async with UnitOfWork(…) as work: …; await work.commit()`.
 
@@ -103,6 +114,7 @@ class UnitOfWork:
         self._platform_nano: Counter[int] = Counter()
         self.round_trips = 0
         self.follow_ups: list[tuple[int, UUID]] = []
+        self._told: dict[UUID, tuple[str, str]] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -139,6 +151,7 @@ class UnitOfWork:
         envelopes = [
             Envelope(row[0], row[1], row[2], row[3], row[4], _read(row[5], row[6]), row[7], row[8]) for row in rows
         ]
+        self._told = {row[0]: (row[9], row[5]) for row in rows if row[9] is not None}
         return envelopes, Book(self._settings, now)
 
     async def load(self, book: Book, envelopes: Sequence[Envelope]) -> None:
@@ -190,6 +203,9 @@ class UnitOfWork:
             inserted[type(row)].append(_as_row(row))
             if isinstance(row, Posting):
                 self._add_platform(row)
+        for id_, (key_id, name) in self._told.items():
+            if id_ in outcomes:
+                inserted[Event].append(_as_row(finished_event(id_, name, outcomes[id_].status, key_id)))
         pieces = [_Piece("insert", kind, STORED[kind].fields) for kind in inserted]
         pieces += [_Piece("update", kind, _changed(kind, pairs)) for kind, pairs in updated.items()]
         pieces += [_Piece("delete", kind, STORED[kind].key) for kind in deleted]

@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKey,
@@ -12,6 +13,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    false,
     func,
     text,
 )
@@ -28,6 +30,10 @@ commands = Table(
     Column("asset", Text, nullable=False),
     Column("partition", SmallInteger, nullable=False),
     Column("actor", BigInteger),
+    # Whose credential submitted it; null for what Souk wrote itself.
+    Column("key_id", Text),
+    # Whether that credential is told of its end by an event.
+    Column("notify", Boolean, nullable=False, server_default=false()),
     Column("payload", JSON, nullable=False),
     # The payload's secret fields, sealed; erased when nothing waits for them any more.
     Column("secrets", LargeBinary),

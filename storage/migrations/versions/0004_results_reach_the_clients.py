@@ -11,8 +11,11 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.add_column("commands", sa.Column("key_id", sa.Text()))
+    op.add_column("commands", sa.Column("notify", sa.Boolean(), nullable=False, server_default=sa.false()))
     _webhooks()
     _sessions()
+    _retention()
 
 
 def _webhooks() -> None:
@@ -95,3 +98,39 @@ def _sessions() -> None:
     )
     op.create_index("sessions_key_idx", "sessions", ["key_id", "expires_at"])
     op.create_index("sessions_expiry_idx", "sessions", ["expires_at"])
+
+
+def _retention() -> None:
+    op.create_table(
+        "archived_commands",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("asset", sa.Text(), nullable=False),
+        sa.Column("partition", sa.SmallInteger(), nullable=False),
+        sa.Column("actor", sa.BigInteger()),
+        sa.Column("key_id", sa.Text()),
+        sa.Column("payload", postgresql.JSON(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("accepted_at", sa.DateTime(timezone=True)),
+        sa.Column("run_at", sa.DateTime(timezone=True)),
+        sa.Column("not_after", sa.DateTime(timezone=True)),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("result", postgresql.JSON()),
+        sa.Column("rejection", postgresql.JSON()),
+        sa.CheckConstraint(
+            "status IN ('succeeded', 'rejected', 'cancelled', 'expired')", name=op.f("archived_commands_status_check")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("archived_commands_pkey")),
+    )
+    op.create_table(
+        "maintenance",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("position", sa.Uuid(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("maintenance_pkey")),
+        postgresql_with={"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.05},
+    )
+    op.execute(
+        "INSERT INTO maintenance (name, position) SELECT name, '00000000-0000-0000-0000-000000000000'"
+        " FROM unnest(ARRAY['keys', 'commands', 'deleted', 'gateway_log']) AS name"
+    )
