@@ -199,11 +199,9 @@ class Journal:
     async def _read(self, ids: list[UUID]) -> Sequence[Receipt | None]:
         deadline = time.monotonic() + _READ_SECONDS
         rows = await _fetch(self._reading, _READ, ids, deadline=deadline)
-        if len(rows) < len(ids):  # there is none, or it has gone to the archive, from where none comes back
-            found = {row["id"] for row in rows}
-            missing = list({command_id for command_id in ids if command_id not in found})
-            if missing:
-                rows += await _fetch(self._reading, _READ_ARCHIVED, missing, deadline=deadline)
+        missing = set(ids).difference(row["id"] for row in rows)
+        if missing:  # there is none, or it has gone to the archive, from where none comes back
+            rows += await _fetch(self._reading, _READ_ARCHIVED, list(missing), deadline=deadline)
         found = {row["id"]: receipt_of(row) for row in rows}
         return [found.get(command_id) for command_id in ids]
 

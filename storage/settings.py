@@ -44,6 +44,13 @@ class Settings(BaseSettings, Terms):
     body_max_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
     submission_batch_max: Annotated[int, Field(ge=1, le=10_000)] = 1_000
     wait_max_seconds: Annotated[float, Field(ge=0, le=300)] = 30
+    idempotency_days: Annotated[int, Field(ge=1, le=36_500)] = 30
+    """How long an idempotency key stands for the command that it was first sent with."""
+    keep_commands_days: Annotated[int | None, Field(ge=1, le=36_500)] = None
+    """How long the journal keeps finished commands, and the log of calls to the outside; for ever when not set."""
+    archive_commands: bool = True
+    """Whether commands that are kept no longer go to `archived_commands`, where their receipts are still found, or are
+    deleted."""
     streams_max: Annotated[int, Field(ge=1, le=10_000)] = 20
     """Streams, WebSockets among them, that one credential may have open at each API process."""
     gateway_url: str | None = None
@@ -86,7 +93,9 @@ class Settings(BaseSettings, Terms):
         locate(value.get_secret_value())
         return value
 
-    @field_validator("read_database_url", "gateway_url", "gateway_secret", "secret_key", mode="before")
+    @field_validator(
+        "read_database_url", "gateway_url", "gateway_secret", "secret_key", "keep_commands_days", mode="before"
+    )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
@@ -119,6 +128,13 @@ class Settings(BaseSettings, Terms):
     def _a_bridge_has_a_secret(self) -> Self:
         if self.gateway_url is not None and self.gateway_secret is None:
             message = "gateway_url needs gateway_secret"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _a_key_has_its_command(self) -> Self:
+        if self.keep_commands_days is not None and self.keep_commands_days < self.idempotency_days:
+            message = "keep_commands_days must not be less than idempotency_days"
             raise ValueError(message)
         return self
 

@@ -38,6 +38,7 @@ from workers.batch import Batch, run_batch
 from workers.couriers import Couriers
 from workers.lanes import STATEMENT_SECONDS, Lanes
 from workers.leases import Leases
+from workers.retention import Retention
 from workers.sweeper import Sweeper
 from workers.timers import Timers
 from workers.webhooks import Webhooks
@@ -104,6 +105,7 @@ class SoukWorker(Worker):
         self._timers = Timers(settings, self._accepted)
         self._couriers = Couriers(settings, self._accepted)
         self._webhooks = Webhooks(settings)
+        self._retention = Retention(settings)
         self._lane_count = settings.lanes
 
     async def main(self) -> None:
@@ -118,6 +120,7 @@ class SoukWorker(Worker):
             self._timers.run(),
             self._couriers.run(),
             self._webhooks.run(),
+            self._retention.run(),
             self._beat(),
         ]
         try:

@@ -56,6 +56,7 @@ from commands.users import memo_of
 from storage.tables import (
     HOLDS,
     accounts,
+    archived_commands,
     commands,
     deal_items,
     deals,
@@ -161,12 +162,15 @@ def _of_document(name: str, values: list[str]) -> Condition:
     return or_(and_(same, _LEGS.c.document_kind != "deal"), and_(same, is_deal, _LEGS.c.at == made_at))
 
 
+_ARCHIVED_KIND = select(archived_commands.c.kind).where(archived_commands.c.id == _LEGS.c.command_id).scalar_subquery()
+
+
 def ledger(asked: Asked) -> Page:
     legs = _LEGS.c
     shown = {
         **{name: legs[name] for name in ("id", "at", "side", "change_nano")},
         "balance_after_nano": legs.balance_nano,
-        "kind": type_coerce(commands.c.kind, TextOrNull()),
+        "kind": type_coerce(func.coalesce(commands.c.kind, _ARCHIVED_KIND), TextOrNull()),
         **{name: legs[name] for name in ("command_id", "document_kind", "document_id")},
     }
     return Page(

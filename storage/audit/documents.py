@@ -1,10 +1,10 @@
 """Invariants of documents: auctions, presales, channels, their timers and requests, and what opened them."""
 
-from storage.audit.invariant import Invariant
+from storage.audit.invariant import ALL_COMMANDS, PRESENT, Invariant
 
-_SALES = """
+_SALES = f"""
 SELECT (payload ->> 'auction_id')::uuid AS auction_id, deals.seller_id, buyer_id, deals.price_nano
-FROM commands JOIN deals USING (id) WHERE kind = 'auctions.settle' AND status = 'succeeded'
+FROM {ALL_COMMANDS} AS commands JOIN deals USING (id) WHERE kind = 'auctions.settle' AND status = 'succeeded'
 """
 
 _DEADLINES = """
@@ -202,8 +202,9 @@ DOCUMENT_INVARIANTS = (
         "every document is opened by a command that succeeded, of the kind that opens it",
         f"""
         SELECT documents.id::text FROM ({_DOCUMENTS}) AS documents
-        LEFT JOIN commands ON commands.id = documents.id
-        WHERE status IS DISTINCT FROM 'succeeded' OR kind = ANY(string_to_array(kinds, ' ')) IS NOT TRUE
+        LEFT JOIN {ALL_COMMANDS} AS commands ON commands.id = documents.id
+        WHERE CASE WHEN commands.id IS NULL THEN {PRESENT.format(id="documents.id")}
+            ELSE status <> 'succeeded' OR kind = ANY(string_to_array(kinds, ' ')) IS NOT TRUE END
         """,
         f"SELECT count(*) FROM ({_DOCUMENTS}) AS documents",
     ),

@@ -16,3 +16,14 @@ class Invariant(NamedTuple):
     statement: str
     broken: str
     figure: str
+
+
+ALL_COMMANDS = """(
+    SELECT id, kind, actor, payload, status FROM commands
+    UNION ALL SELECT id, kind, actor, payload, status FROM archived_commands
+)"""
+"""Those that have left the journal for the archive too."""
+
+PRESENT = "coalesce({id} > (SELECT position FROM maintenance WHERE name = 'deleted'), true)"
+"""Whether a command of this id must be there. Where finished ones are deleted instead of archived, those up to a place
+may be missing, and what they did is proved no more by them."""

@@ -1,11 +1,11 @@
 """Invariants of items: custody, reservations, what hangs on them, and the path of every owner."""
 
-from storage.audit.invariant import Invariant
+from storage.audit.invariant import ALL_COMMANDS, Invariant
 
 # Every change of owner, with the event that tells its place in the order of execution: events get their numbers while
 # the item's row is locked, which neither the journal's numbers nor the times of batches do. A delivered presale is two
 # steps of one command: the gift comes in, and then is its buyer's.
-_MOVES = """
+_MOVES = f"""
 SELECT nft_id, NULL::bigint AS from_id, sender_id AS to_id, command_id, 0 AS step FROM intakes
 UNION ALL
 SELECT deal_items.nft_id,
@@ -14,10 +14,10 @@ SELECT deal_items.nft_id,
 FROM deal_items JOIN deals ON deals.id = deal_items.deal_id WHERE deal_items.nft_id IS NOT NULL
 UNION ALL
 SELECT (payload ->> 'nft_id')::bigint, actor, (payload ->> 'to_user_id')::bigint, id, 1
-FROM commands WHERE kind = 'nft.transfer' AND status = 'succeeded'
+FROM {ALL_COMMANDS} AS commands WHERE kind = 'nft.transfer' AND status = 'succeeded'
 UNION ALL
 SELECT returns.nft_id, returns.user_id, NULL, commands.id, 1
-FROM commands JOIN returns ON returns.id = (payload ->> 'return_id')::uuid
+FROM {ALL_COMMANDS} AS commands JOIN returns ON returns.id = (payload ->> 'return_id')::uuid
 WHERE kind = 'nft.return_confirm' AND status = 'succeeded'
 """
 _MOVED = "('nft.received', 'deal.made', 'nft.transferred', 'nft.returned')"

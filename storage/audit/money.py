@@ -1,6 +1,6 @@
 """Invariants of money: accounts, postings, holds, fees, what came in and what left."""
 
-from storage.audit.invariant import Invariant
+from storage.audit.invariant import ALL_COMMANDS, PRESENT, Invariant
 
 _SIDES = """
 SELECT debit_account AS account, debit_side AS side, -amount_nano AS amount FROM postings
@@ -102,18 +102,20 @@ MONEY_INVARIANTS = (
     Invariant(
         "V7",
         "every posting moves something, and every posting, deal and event is of a command that succeeded",
-        """
+        f"""
         SELECT 'posting ' || id FROM postings
         WHERE amount_nano <= 0 OR (debit_account, debit_side) = (credit_account, credit_side)
         UNION ALL
         SELECT effects.command_id::text FROM (
             SELECT command_id FROM postings UNION SELECT id FROM deals
-            UNION SELECT command_id FROM events WHERE name NOT IN ('gateway.contradicted', 'webhook.disabled')
+            UNION SELECT command_id FROM events
+            WHERE name NOT IN ('gateway.contradicted', 'webhook.disabled', 'command.finished')
         ) AS effects
-        LEFT JOIN commands ON commands.id = effects.command_id
-        WHERE commands.status IS DISTINCT FROM 'succeeded'
+        LEFT JOIN {ALL_COMMANDS} AS commands ON commands.id = effects.command_id
+        WHERE CASE WHEN commands.id IS NULL THEN {PRESENT.format(id="effects.command_id")}
+            ELSE status <> 'succeeded' END
         """,
-        "SELECT count(*) FROM commands WHERE status = 'succeeded'",
+        f"SELECT count(*) FROM {ALL_COMMANDS} AS commands WHERE status = 'succeeded'",
     ),
     Invariant(
         "V8",

@@ -32,6 +32,7 @@ from storage.tables.outside import (
     telegram_accounts,
 )
 from storage.tables.records import deal_items, deals, events
+from storage.tables.retention import archived_commands, maintenance
 from storage.tables.sandbox import sandbox_effects, sandbox_faults
 from storage.tables.webhooks import deliveries, webhooks
 
@@ -43,6 +44,7 @@ __all__ = [
     "account_gifts",
     "accounts",
     "api_keys",
+    "archived_commands",
     "auctions",
     "bids",
     "channel_gifts",
@@ -60,6 +62,7 @@ __all__ = [
     "gateway_requests",
     "gifts",
     "intakes",
+    "maintenance",
     "metadata",
     "nfts",
     "offers",
