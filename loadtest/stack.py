@@ -98,7 +98,7 @@ async def audit(environment: Mapping[str, str]) -> Verdict:
     if "SOUK_DATABASE_URL" not in environment:
         return Verdict(None, ("no SOUK_DATABASE_URL: the audit was not run",))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "souk", "audit"),
+        *(sys.executable, "-m", "souk", "audit", "--table"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, **environment},

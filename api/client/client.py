@@ -52,11 +52,13 @@ class Submission(TypedDict, total=False):
 class Client:
     """Speaks to the API at `url` with an API key; `async with` closes its connections.
 
-    Methods raise Problem for a refusal, and Unreachable when no answer comes for `patience` seconds. Requests go over
-    `transport`, streams always over httpx.
+    Raises ValueError for an address or a key that cannot be one. Methods raise Problem for a refusal, and Unreachable
+    when no answer comes for `patience` seconds. Requests go over `transport`, streams always over httpx.
     """
 
     def __init__(self, url: str, key: str, *, transport: Transport | None = None, patience: float = 60.0) -> None:
+        if not key.isascii() or not key.isprintable():
+            raise ValueError("the key has characters that no key has")
         self.url = url.rstrip("/")
         self.patience = patience
         self._headers = {"Authorization": f"Bearer {key}"}
@@ -151,7 +153,7 @@ class Client:
         """The receipts of a command as it goes on; the last one is final. Reconnects by itself."""
         last: Receipt | None = None
         async for message in self._streams.messages(f"{COMMANDS}/{_segment(command_id)}/stream"):
-            receipt = Receipt.of(message.json())
+            receipt = Receipt.of(message)
             if receipt != last:
                 yield receipt
             if receipt.is_final:
@@ -162,9 +164,7 @@ class Client:
         """Events of the topics, each once and in order: from now on, or after the event of that id. Endless."""
         path = f"/v1/events?{urlencode({'topic': topics}, doseq=True)}"
         async for message in self._streams.messages(path, after):
-            event = message.json()
-            if "fields" in event:
-                yield Event.of(event)
+            yield Event.of(message)
 
     # -- anything else
 

@@ -1,12 +1,13 @@
 """Server-sent events that outlive their connections: each is opened again where the last one ended."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
 import httpx
-from httpx_sse import EventSource, SSEError
+from httpx_sse import EventSource
 from pydantic_core import from_json
 
 from api.client.answers import Answer
@@ -17,16 +18,9 @@ from api.client.transport import CONNECT_SECONDS
 SILENCE_SECONDS = 40.0
 """The API says something every 15 s; a connection that is silent for longer is dead."""
 
-
-class Message:
-    """A message of a stream; `json` is what it carries."""
-
-    def __init__(self, name: str, data: str) -> None:
-        self.name = name
-        self.data = data
-
-    def json(self) -> Any:
-        return from_json(self.data)
+_STREAM = "text/event-stream"
+_FAREWELL = "resume"
+"""The event with which the API ends a stream that is to be opened again, at once and elsewhere perhaps."""
 
 
 class Streams:
@@ -34,7 +28,7 @@ class Streams:
 
     def __init__(self, url: str, headers: Mapping[str, str], patience: float) -> None:
         self._url = url
-        self._headers = {**headers, "Accept": "text/event-stream", "Cache-Control": "no-store"}
+        self._headers = {**headers, "Accept": _STREAM, "Cache-Control": "no-store"}
         self._patience = patience
         self._http: httpx.AsyncClient | None = None
 
@@ -42,9 +36,10 @@ class Streams:
         if self._http is not None:
             await self._http.aclose()
 
-    async def messages(self, path: str, after: str | None = None) -> AsyncIterator[Message]:
-        """What the stream says from `after` on, without end. Raises Problem, and Unreachable when patience ends."""
+    async def messages(self, path: str, after: str | None = None) -> AsyncIterator[Any]:
+        """What the stream says from `after` on, as JSON values, without end. Raises Problem, and Unreachable."""
         position = after
+        retry_seconds = 0.0
         silent = 0
         """Connections that ended before they said anything."""
         while True:
@@ -55,13 +50,16 @@ class Streams:
                     async for event in events:
                         silent = 0
                         position = event.id or position
-                        if event.data:
-                            yield Message(event.event, event.data)
-            except (httpx.TransportError, SSEError):
+                        retry_seconds = event.retry / 1_000 if event.retry is not None else retry_seconds
+                        if event.event == _FAREWELL:
+                            position = from_json(event.data).get("after", position)
+                        elif event.data:
+                            yield from_json(event.data)
+            except httpx.TransportError:
                 pass  # it goes on where it was
             finally:
                 await response.aclose()
-            await asyncio.sleep(backoff(silent))
+            await asyncio.sleep(backoff(silent) + random.uniform(retry_seconds / 2, retry_seconds))  # noqa: S311
 
     async def _opened(self, path: str, position: str | None) -> httpx.Response:
         async for attempt in attempts(self._patience):
@@ -78,7 +76,7 @@ class Streams:
             response = await self._http.send(
                 self._http.build_request("GET", self._url + path, headers=headers), stream=True
             )
-            if response.status_code == httpx.codes.OK:
+            if response.headers.get("content-type", "").startswith(_STREAM):
                 return response
             try:
                 body = await response.aread()

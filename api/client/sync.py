@@ -20,7 +20,11 @@ class SyncClient:
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="souk client", daemon=True)
         self._thread.start()
-        self._client = self._run(_made(url, key, patience))
+        try:
+            self._client = self._run(_made(url, key, patience))
+        except ValueError:
+            self._stop()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -33,6 +37,9 @@ class SyncClient:
             return
         self._run(self._client.aclose())
         self._run(self._loop.shutdown_asyncgens())
+        self._stop()
+
+    def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -30,7 +30,12 @@ class HttpxTransport:
     def __init__(self, url: str, http: httpx.AsyncClient | None = None) -> None:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=KEEP_OPEN)
         self._http = http or httpx.AsyncClient(limits=limits)
-        self._http.base_url = httpx.URL(url)
+        try:
+            self._http.base_url = httpx.URL(url)
+        except httpx.InvalidURL:
+            raise ValueError(f"not an http address: {url!r}") from None
+        if self._http.base_url.scheme not in {"http", "https"} or not self._http.base_url.host:
+            raise ValueError(f"not an http address: {url!r}")
 
     async def request(
         self, method: str, path: str, body: bytes, headers: Mapping[str, str], timeout_seconds: float

@@ -146,7 +146,7 @@ def test_a_wrong_key_is_refused_and_not_repeated(on: Run, stack: Up) -> None:
 
 
 def test_the_queues_are_told_one_by_one(on: Run) -> None:
-    table, rows = on("queues"), on("queues", "--json")
+    table, rows = on("queues", "--table"), on("queues")
     assert (table.status, rows.status) == (0, 0)
     assert [row["partition"] for row in rows.json] == [0, 1, 2, 3]
     assert all(row.keys() == {"partition", "depth", "oldest_seconds", "owner", "fence"} for row in rows.json)
@@ -172,7 +172,7 @@ def test_the_queues_tell_what_waits(run: Run, waiting: tuple[Settings, int]) -> 
 
 
 def test_the_audit_is_told_with_a_figure_for_each_invariant(on: Run) -> None:
-    table, findings = on("audit"), on("audit", "--json")
+    table, findings = on("audit", "--table"), on("audit")
     assert (table.status, findings.status) == (0, 0)
     assert {finding["name"] for finding in findings.json} >= {"V1", "V2", "V27"}
     assert all(finding["broken"] == [] and finding["figure"] >= 0 for finding in findings.json)
@@ -182,7 +182,7 @@ def test_the_audit_is_told_with_a_figure_for_each_invariant(on: Run) -> None:
 def test_the_configuration_is_told_without_its_secrets(run: Run, stack: Up) -> None:
     redis = "redis://:canary-of-redis@127.0.0.1:1/0"
     database = f"postgresql://souk:{PASSWORD}@127.0.0.1:1/souk"
-    done = run("config", SOUK_DATABASE_URL=database, SOUK_REDIS_URL=redis, SOUK_LANES="3", SOUK_BATCH_MAX="77")
+    done = run("config", "--table", SOUK_DATABASE_URL=database, SOUK_REDIS_URL=redis, SOUK_LANES="3", SOUK_BATCH_MAX="77")
     assert done.status == 0
     assert PASSWORD not in done.out
     assert "canary" not in done.out
@@ -192,7 +192,7 @@ def test_the_configuration_is_told_without_its_secrets(run: Run, stack: Up) -> N
     assert "3" in lines["SOUK_LANES"]
     assert "environment" in lines["SOUK_LANES"]
     assert "default" in lines["SOUK_PARTITIONS"]
-    running = run("config", "--data-dir", str(stack.data_dir))
+    running = run("config", "--table", "--data-dir", str(stack.data_dir))
     assert "running stack" in running.out
     assert str(stack.data_dir) not in running.out
 
@@ -201,7 +201,7 @@ def test_settings_are_read_from_a_file_too_and_the_environment_goes_before(run: 
     (tmp_path / ".env").write_text(
         "SOUK_DATABASE_URL=postgresql://x/y\nSOUK_REDIS_URL=redis://x\nSOUK_LANES=3\nSOUK_BATCH_MAX=77\n"
     )
-    done = run("config", SOUK_LANES="4")
+    done = run("config", "--table", SOUK_LANES="4")
     lines = {line.split("│")[1].strip(): line for line in done.out.splitlines() if "│ SOUK_" in line}
     assert (" 4 " in lines["SOUK_LANES"], "environment" in lines["SOUK_LANES"]) == (True, True)
     assert (" 77 " in lines["SOUK_BATCH_MAX"], ".env" in lines["SOUK_BATCH_MAX"]) == (True, True)
