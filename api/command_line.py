@@ -21,6 +21,7 @@ app = typer.Typer()
 
 PATIENCE_SECONDS, LONG_PATIENCE_SECONDS = 3.0, 60.0
 """How long to try again: of a person who waits, and of work that goes on for long."""
+UNAUTHENTICATED = 401
 TOPICS = ("market", "nft:", "gift:", "channel:", "collection:", "trade:", "auctions:", "user:", "commands", "ops")
 
 
@@ -82,6 +83,7 @@ def _submit_file(file: typer.FileBinaryRead, actor: int | None, key: str | None,
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from api.client import Problem, Unreachable
     from api.client.lines import submit_lines
 
     total = None
@@ -99,11 +101,14 @@ def _submit_file(file: typer.FileBinaryRead, actor: int | None, key: str | None,
         for lines in submit_lines(souk, iter(file.readline, b""), actor=actor, key=key, wait=wait):
             for line in lines:
                 good = good and not line.is_bad
-                if isinstance(line.outcome, Exception):
+                if isinstance(line.outcome, Problem) and line.outcome.status != UNAUTHENTICATED:
                     progress.console.print(f"souk: line {line.number}: {line.outcome}", markup=False, soft_wrap=True)
                 sys.stdout.write(json.dumps(line.raw, ensure_ascii=False) + "\n")
             sys.stdout.flush()
             progress.advance(bar, len(lines))
+            last = lines[-1].outcome
+            if isinstance(last, Unreachable) or (isinstance(last, Problem) and last.status == UNAUTHENTICATED):
+                raise last  # those to come would fare no better
     raise SystemExit(int(not good))
 
 

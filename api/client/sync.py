@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from datetime import datetime
+from threading import Event as Flag
 from threading import Thread
 from typing import Any, Self, TypeVar
 from uuid import UUID
@@ -92,12 +93,25 @@ class SyncClient:
         return self._each(self._client.pages(path, **params))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """What the work returns or raises; interrupted here, it has ended there before that is raised."""
+        tasks: list[asyncio.Task[T]] = []
+        ended = Flag()
+
+        def start() -> None:
+            tasks.append(self._loop.create_task(work))
+            tasks[0].add_done_callback(lambda _: ended.set())
+
+        def cancel() -> None:
+            tasks[0].cancel()
+
+        self._loop.call_soon_threadsafe(start)
         try:
-            return future.result()
-        except BaseException:  # a KeyboardInterrupt, say: nobody waits for it any more
-            future.cancel()
+            ended.wait()
+        except BaseException:  # a KeyboardInterrupt
+            self._loop.call_soon_threadsafe(cancel)
+            ended.wait()
             raise
+        return tasks[0].result()
 
     def _each(self, items: AsyncIterator[T]) -> Iterator[T]:
         assert isinstance(items, AsyncGenerator)  # noqa: S101 - all of ours are
