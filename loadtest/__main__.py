@@ -15,6 +15,7 @@ from loadtest.compare import ComparePlan, Untrue, compare
 from loadtest.faults.campaign import Plan as FaultsPlan
 from loadtest.faults.campaign import campaign
 from loadtest.history import BadHistory
+from loadtest.listeners import ListenPlan, listen
 from loadtest.locks import compare_locks
 from loadtest.mix import Mix
 from loadtest.populate import SetupFailed
@@ -141,6 +142,24 @@ def locks_command(
     async def on_own_stack(console: Console) -> RunResult:
         async with own_stack(1) as stack:
             return await compare_locks(stack, rounds, console)
+
+    _finish(on_own_stack, json_file)
+
+
+@app.command("listen")
+def listen_command(
+    json_file: Json = None,
+    waiters: Annotated[int, typer.Option(min=1, max=20_000, help="Requests that wait.")] = ListenPlan.waiters,
+    streams: Annotated[int, typer.Option(min=1, max=2_000, help="Streams of one item each.")] = ListenPlan.streams,
+    seconds: Annotated[float, typer.Option(min=4, help="How long they trade.")] = ListenPlan.seconds,
+    rate: Annotated[float, typer.Option(min=1, help="Trades a second.")] = ListenPlan.rate,
+) -> None:
+    """Thousands who wait or listen at one API process while others trade, on a stack of its own."""
+    plan = ListenPlan(waiters, streams, seconds, rate)
+
+    async def on_own_stack(console: Console) -> RunResult:
+        async with own_stack(settings={"SOUK_STREAMS_MAX": str(streams + 1)}) as stack:
+            return await listen(stack, plan, console)
 
     _finish(on_own_stack, json_file)
 

@@ -130,7 +130,7 @@ class Marketplace:
         self.money = dict.fromkeys(self.traders, FUNDS_NANO)
         self.items = [Item(base + number, self.chance.choice(self.traders)) for number in range(1, items + 1)]
         # The hottest items first: the weight of rank r is r^-skew.
-        self._by_heat = self.chance.sample(self.items, items)
+        self.by_heat = self.chance.sample(self.items, items)
         self._skew = skew
         self._heat = list(accumulate((rank**-skew for rank in range(1, items + 1)), initial=0.0))[1:]
         self._owners = {item.nft_id: item.owner_id for item in self.items}
@@ -246,7 +246,7 @@ class Marketplace:
         """One more, taken, the coldest of all."""
         item = Item(facts["id"], owner_id, gift=facts, taken=True)
         self.items.append(item)
-        self._by_heat.append(item)
+        self.by_heat.append(item)
         self._heat.append(self._heat[-1] + len(self.items) ** -self._skew)
         return item
 
@@ -265,7 +265,7 @@ class Marketplace:
         self.traders.append(user_id)
 
     def _hot(self) -> Item:
-        return self._by_heat[bisect(self._heat, self.chance.random() * self._heat[-1])]
+        return self.by_heat[bisect(self._heat, self.chance.random() * self._heat[-1])]
 
     def other_than(self, user_id: int, least_nano: int = 0) -> int:
         """A trader at random, not this one, with enough money for the purpose."""
