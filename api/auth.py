@@ -107,11 +107,12 @@ def may_see(credential: Credential, receipt: Receipt) -> bool:
 
 def reader(credential: Credential, actor: str | None) -> int:
     """Whose private things are read: a user's own, or those of the `actor` that a service or operator names."""
+    if credential.role is Role.FEED:
+        raise Problem(403, "forbidden", "A feed's key reads no user's things.")
+    named = None if actor is None else integer("actor", actor, 1, BIGINT_MAX)
     if credential.role is Role.USER:
         assert credential.user_id is not None  # noqa: S101 - the table's constraint
         return credential.user_id
-    if credential.role is Role.FEED:
-        raise Problem(403, "forbidden", "A feed's key reads no user's things.")
-    if actor is None:
+    if named is None:
         raise Invalid(("actor", "name the user"))
-    return integer("actor", actor, 1, BIGINT_MAX)
+    return named

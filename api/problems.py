@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from commands.command import Invalid
 from storage.database import Unavailable, is_weather
@@ -124,7 +125,7 @@ async def answer_problem(_: Request, error: Exception) -> Response:
     return problem_of(error).response()
 
 
-async def answer_http_error(_: Request, error: Exception) -> Response:
+async def answer_http_error(request: Request, error: Exception) -> Response:
     """Starlette's own refusals: no such route, no such method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type
     if error.status_code == HTTPStatus.NOT_FOUND:
@@ -132,4 +133,13 @@ async def answer_http_error(_: Request, error: Exception) -> Response:
     code = {405: "method_not_allowed"}.get(error.status_code, "malformed")
     response = Problem(error.status_code, code, error.detail).response()
     response.headers.update(error.headers or {})
+    if "allow" in response.headers:
+        response.headers["Allow"] = ", ".join(sorted(_methods(request)))
     return response
+
+
+def _methods(request: Request) -> set[str]:
+    """Those of all routes of the path: each is a route of its own, and the first alone is named otherwise."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    path = next((route.path for route in routes if route.path_regex.match(request.scope["path"])), None)
+    return {method for route in routes if route.path == path for method in route.methods or ()}

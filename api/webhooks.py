@@ -212,7 +212,12 @@ class Webhooks:
         shown = _webhook(row) | {"secret": secret}
         return json_response(shown, 201, {"Location": shown["links"]["self"]})
 
-    @described("webhooks", parameters=_LIST.parameters(), answers={200: Answer("A page.", page_schema(_WEBHOOK))})
+    @described(
+        "webhooks",
+        parameters=_LIST.parameters(),
+        answers={200: Answer("A page.", page_schema(_WEBHOOK))},
+        problems=("invalid",),
+    )
     async def many(self, request: Request) -> Response:
         """GET /v1/webhooks: one's own endpoints, newest first."""
         owner = Owner.of(await self._keyring.authenticate(request))
