@@ -11,12 +11,11 @@ from storage.audit import INVARIANTS, audit, examine
 from storage.database import engine
 from storage.settings import Settings
 from tests.installation import Installer, as_environment, connected
-from tests.system.audit.bazaar import CAROL, HELD, Names, build
+from tests.system.audit.bazaar import CAROL, HELD, Names
 from tests.system.audit.corruption import Corruption
 from tests.system.audit.damage_to_documents import DAMAGE_TO_DOCUMENTS
 from tests.system.audit.damage_to_items import DAMAGE_TO_ITEMS
 from tests.system.audit.damage_to_money import DAMAGE_TO_MONEY
-from tests.system.conftest import IMPATIENT
 from tests.system.upstack import souk
 
 CORRUPTIONS = [*DAMAGE_TO_MONEY, *DAMAGE_TO_ITEMS, *DAMAGE_TO_DOCUMENTS]
@@ -42,12 +41,6 @@ BEGIN
 END $$
 """
 """Takes away what the database itself would refuse."""
-
-
-@pytest.fixture(scope="module")
-async def market(installer: Installer) -> tuple[Settings, Names]:
-    settings = await installer.install(**IMPATIENT)
-    return settings, await build(settings)
 
 
 @pytest.fixture(scope="module")
