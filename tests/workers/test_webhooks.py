@@ -466,7 +466,7 @@ async def test_a_test_comes_although_the_order_waits_or_the_endpoint_is_disabled
             return await office.disabled(webhook_id) is not None
 
         async def tested() -> bool:
-            return (await office.log(webhook_id))[-1][0] == "delivered"
+            return bool((await office.log(webhook_id))[-1][0] == "delivered")
 
         async with office.workers():
             await eventually(disabled)
