@@ -8,6 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.auth import SESSION_COOKIE, Keyring, is_own_page
+from api.openapi.columns import object_of
+from api.openapi.operation import Answer, described
+from api.pages import TIME
 from api.problems import json_response
 from storage.keys import SESSION_SECONDS, create_session, end_session, hash_of
 
@@ -21,8 +24,12 @@ class Sessions:
         self._engine = engine
         self._keyring = keyring
 
+    @described(
+        "events",
+        answers={200: Answer("The cookie.", object_of({"expires_at": TIME}), ("Set-Cookie",))},
+    )
     async def begin(self, request: Request) -> Response:
-        """POST /v1/session."""
+        """POST /v1/session: a cookie that stands for the key, for streams in a browser."""
         credential = await self._keyring.authenticate(request)
         token, expires_at = await create_session(self._engine, credential.id)
         response = json_response({"expires_at": expires_at}, headers={"Cache-Control": "no-store"})
@@ -37,8 +44,9 @@ class Sessions:
         )
         return response
 
+    @described("events", answers={204: Answer("It is over, if there was one.", headers=("Set-Cookie",))}, access=())
     async def end(self, request: Request) -> Response:
-        """DELETE /v1/session: of the cookie's session, if there is one."""
+        """DELETE /v1/session: end the cookie's session, if there is one."""
         token = request.cookies.get(SESSION_COOKIE)
         if token is not None and is_own_page(request):
             await end_session(self._engine, hash_of(token))

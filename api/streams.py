@@ -21,11 +21,13 @@ from starlette.types import Receive, Scope, Send
 
 from api.auth import Keyring, may_see
 from api.hub import Behind, Hub, Subscription
+from api.openapi.columns import Schema, list_of, named, object_of
+from api.openapi.operation import JSON, Answer, Parameter, described
 from api.outcomes import Expectation, Outcomes
-from api.pages import LIMIT_DEFAULT, LIMIT_MAX, integer, require_known
+from api.pages import LIMIT_DEFAULT, LIMIT_MAX, TIME, UUID_TEXT, integer, require_known
 from api.places import Places
 from api.problems import Problem, json_response, not_found
-from api.topics import readable
+from api.topics import CURSOR, TOPIC, TOPICS_MAX, readable
 from commands.command import Invalid
 from storage.database import is_weather
 from storage.feed import Cursor, StoredEvent
@@ -35,6 +37,42 @@ BEAT_SECONDS = 15.0
 """Twice this, and the second for which a key is remembered, is less than the time in which a revoked one must end."""
 _RETRY_MILLISECONDS = 1_000
 _ENCODED_MAX = 2_000
+
+_SSE = "text/event-stream"
+_EVENT = named(
+    "Event",
+    object_of(
+        {
+            "id": CURSOR,
+            "name": {"type": "string", "pattern": r"^[a-z_]+(\.[a-z_]+)+$", "examples": ["nft.sold"]},
+            "command_id": {"type": ["string", "null"], "format": "uuid"},
+            "topics": list_of({"type": "string"}) | {"examples": [["nft:17", "market"]]},
+            "at": TIME,
+            "fields": {"type": "object", "examples": [{"nft_id": "17", "price_nano": 5_000_000_000}]},
+        }
+    ),
+)
+_PAGE = object_of({"items": list_of(_EVENT), "next": CURSOR, "more": {"type": "boolean"}})
+_EVENTS: Schema = {
+    "type": "string",
+    "examples": [
+        (
+            "retry: 1000\nid: 7041-3\n\n"
+            'id: 7052-9\nevent: nft.sold\ndata: {"id":"7052-9","name":"nft.sold","topics":["nft:17","market"],…}\n\n'
+            ": ping\nid: 7060-0\n\n"
+            'event: resume\ndata: {"after":"7060-0","reason":"restart"}\n\n'
+        )
+    ],
+}
+_RECEIPTS: Schema = {
+    "type": "string",
+    "examples": [
+        (
+            'id: accepted\nevent: receipt\ndata: {"id":"0197b0c4-…","status":"accepted",…}\n\n'
+            'id: succeeded\nevent: receipt\ndata: {"id":"0197b0c4-…","status":"succeeded",…}\n\n'
+        )
+    ],
+}
 
 AppStatus.enable_automatic_graceful_drain = False  # the hub and the outcomes are drained: a stream has a last word
 
@@ -50,8 +88,23 @@ class Streams:
         self._places = places
         self._encoded: dict[Cursor, bytes] = {}
 
+    @described(
+        "events",
+        parameters=(
+            Parameter("topic", list_of(TOPIC, minItems=1, maxItems=TOPICS_MAX), "Any of them.", required=True),
+            Parameter("after", CURSOR, "Tell what came after it; without, what comes from now on."),
+            Parameter("limit", {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX}, "Of a page only."),
+            Parameter("Last-Event-ID", CURSOR, "The same as `after`, sent by browsers that reconnect.", "header"),
+        ),
+        answers={200: Answer("The stream or the page.", {_SSE: _EVENTS, JSON: _PAGE})},
+        problems=("forbidden", "invalid", "too_many_requests"),
+        access=("bearer", "session"),
+    )
     async def events(self, request: Request) -> Response:
-        """GET /v1/events: a stream, or with `Accept: application/json` a page."""
+        """GET /v1/events: events of topics, as they happen.
+
+        A stream, or with `Accept: application/json` a page. Each event of the stream has the name of what happened, and
+        as its id the cursor to resume from. `resume` are the last words of a stream that ends before its time."""
         paged = _wants_page(request)
         credential = await self._keyring.authenticate(request, cookie=not paged)
         require_known(request.query_params, {"topic", "after", "limit"} if paged else {"topic", "after"})
@@ -66,8 +119,20 @@ class Streams:
             return _Stream(self._tell_events(request, subscription), stack.pop_all())
         raise AssertionError  # pragma: no cover
 
+    @described(
+        "events",
+        parameters=(Parameter("id", UUID_TEXT, "Of the command.", "path", required=True),),
+        answers={
+            200: Answer("The stream.", {_SSE: _RECEIPTS}),
+            204: Answer("What Last-Event-ID names was the last there is."),
+        },
+        problems=("not_found", "invalid", "too_many_requests"),
+        access=("bearer", "session"),
+    )
     async def command(self, request: Request) -> Response:
-        """GET /v1/commands/{id}/stream: its receipt, and again when it is final."""
+        """GET /v1/commands/{id}/stream: the receipt of a command, and again when it is final.
+
+        Events are named `receipt`, their ids are the status. The stream ends with the final receipt."""
         credential = await self._keyring.authenticate(request, cookie=True)
         require_known(request.query_params, set())
         try:

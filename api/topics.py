@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
+from api.openapi.columns import DECIMAL, Schema, named
 from api.problems import Problem
 from commands.command import BIGINT_MAX, PRINTABLE, Invalid
 from storage.keys import Credential, Role
@@ -12,6 +13,22 @@ TOPICS_MAX = 100
 """Topics of one stream."""
 _NAME_MAX = 128
 _NUMBER = re.compile(r"[1-9][0-9]{0,18}")
+CURSOR: Schema = {"type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$", "examples": ["7052-9"]}
+TOPIC: Schema = named(
+    "Topic",
+    {
+        "type": "string",
+        "pattern": "^("
+        "market|commands|ops"
+        f"|(user|nft|gift|channel):{DECIMAL}"
+        "|(trade|auctions):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+        rf"|collection:[^\x00-\x1f\x7f]{{1,{_NAME_MAX}}}"
+        ")$",
+        "description": "What to be told of. `user:<id>` is that user's, `ops` the operators'; `commands` tells webhooks"
+        " what came of the credential's own commands.",
+        "examples": ["market", "nft:17", "collection:Plush Pepe"],
+    },
+)
 _FORMS = "market, nft:<id>, gift:<id>, channel:<id>, collection:<name>, trade:<id>, auctions:<id>, user:<id>, commands"
 
 
@@ -71,7 +88,7 @@ def _uuid(name: str) -> str | None:
 
 
 def _text(name: str) -> str | None:
-    return name if 0 < len(name) <= _NAME_MAX and re.match(PRINTABLE, name) else None
+    return name if 0 < len(name) <= _NAME_MAX and re.fullmatch(PRINTABLE, name) else None
 
 
 _PLAIN: dict[str, Callable[[str], str | None]] = {

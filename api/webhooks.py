@@ -16,7 +16,7 @@ from api.openapi.operation import Answer, Parameter, described
 from api.pages import UUID_TEXT, Page, one_of, read_page
 from api.problems import Problem, json_response, not_found
 from api.submit import read_json
-from api.topics import readable
+from api.topics import TOPIC, readable
 from api.views.reads import page_schema
 from commands.command import PRINTABLE, Invalid
 from storage import webhooks as store
@@ -90,7 +90,7 @@ _BODY: Schema = {
     "type": "object",
     "properties": {
         "url": {"type": "string", "format": "uri", "maxLength": URL_MAX, "examples": ["https://example.com/souk"]},
-        "topics": list_of({"type": "string", "examples": ["market"]}, minItems=1, maxItems=TOPICS_MAX),
+        "topics": list_of(TOPIC, minItems=1, maxItems=TOPICS_MAX),
         "description": {"type": ["string", "null"], "maxLength": 255, "examples": ["Sales"]},
         "concurrency": {
             "type": "integer",

@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDiscon
 
 from api.auth import Keyring
 from api.hub import Behind, Hub, Subscription
+from api.openapi.operation import Answer, described
 from api.places import Places
 from api.problems import Problem, problem_of
 from api.submit import Submit
@@ -113,8 +114,16 @@ class WebSockets:
         self._places = places
         self._draining = asyncio.Event()
 
+    @described(
+        "events",
+        answers={101: Answer("The connection is a WebSocket.")},
+        problems=("too_many_requests",),
+        access=("bearer", "session"),
+    )
     async def answer(self, socket: WebSocket) -> None:
-        """GET /v1/ws. Whoever may not connect is told so in HTTP, before the handshake."""
+        """GET /v1/ws: commands, their receipts and events on one connection.
+
+        Whoever may not connect is told so in HTTP, before the handshake. docs/results.md tells the protocol."""
         credential = await self._keyring.authenticate(socket, cookie=True)
         if self._draining.is_set():
             raise Problem(503, "unavailable", "The process is about to end; connect again.")

@@ -35,8 +35,24 @@ from sqlalchemy.sql.functions import FunctionElement, coalesce
 from sqlalchemy.sql.operators import is_, is_not
 from sqlalchemy.sql.selectable import ScalarSelect
 
+from commands.command import BIGINT_MAX
+
 Schema = dict[str, Any]
 
+
+def _up_to(maximum: int) -> str:
+    """A pattern of the decimals from 1 to the maximum."""
+    digits = str(maximum)
+    shorter = f"[1-9][0-9]{{0,{len(digits) - 2}}}"
+    smaller = (
+        f"{digits[:place]}[{int(place == 0)}-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}"
+        for place, digit in enumerate(digits)
+        if int(digit) > int(place == 0)
+    )
+    return f"({'|'.join([shorter, *smaller, digits])})"
+
+
+DECIMAL = _up_to(BIGINT_MAX)
 INT64: Schema = {"type": "integer", "format": "int64"}
 BIG_ID: Schema = {"$ref": "#/components/schemas/BigId"}
 NAMED: dict[str, Schema] = {}

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from api.openapi.columns import BIG_ID, Schema
+from api.openapi.columns import BIG_ID, DECIMAL, Schema
 from api.openapi.operation import ref
 from commands.command import BIG_ID_FORMAT, BIGINT_MAX, KINDS, Command, bounds, secret_fields
 from commands.outcome import Code
@@ -14,18 +14,6 @@ from storage.keys import Role
 
 _TEMPLATE = "#/components/schemas/{model}"
 _NOISE = ("title", "ge", "le")
-
-
-def _up_to(maximum: int) -> str:
-    """A pattern of the decimals from 1 to the maximum."""
-    digits = str(maximum)
-    shorter = f"[1-9][0-9]{{0,{len(digits) - 2}}}"
-    smaller = (
-        f"{digits[:place]}[{int(place == 0)}-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}"
-        for place, digit in enumerate(digits)
-        if int(digit) > int(place == 0)
-    )
-    return f"^({'|'.join([shorter, *smaller, digits])})$"
 
 
 def command_components(envelope: type[BaseModel], terms: Terms) -> dict[str, Schema]:
@@ -46,7 +34,7 @@ def command_components(envelope: type[BaseModel], terms: Terms) -> dict[str, Sch
         },
         "BigId": {
             "type": "string",
-            "pattern": _up_to(BIGINT_MAX),
+            "pattern": f"^{DECIMAL}$",
             "description": "An id of an nft, gift or channel: a decimal string, for it may exceed 2^53.",
             "examples": ["17"],
         },

@@ -65,6 +65,7 @@ HEADERS: dict[str, dict[str, Any]] = {
     "Location": _header("Where the receipt is.", f"/v1/commands/{_ID}"),
     "Preference-Applied": _header("The wait that was granted.", "wait=5", pattern="^wait="),
     "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}, "example": 1},
+    "Set-Cookie": _header("The session.", "souk_session=…; HttpOnly; Path=/v1; SameSite=strict"),
     "WWW-Authenticate": _header("How to show who one is.", "Bearer"),
 }
 IDEMPOTENCY_KEY = Parameter(

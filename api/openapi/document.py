@@ -23,7 +23,7 @@ Money is integers of nanoTON. Ids of nfts, gifts and channels are decimal string
 too.
 A refusal by the rules is an outcome, in a receipt; a problem is an answer to a request that was not valid."""
 
-_BOUNDS = ("maximum", "maxItems")
+_BOUNDS = ("minimum", "maximum", "maxItems")
 
 
 def build(routes: Iterable[BaseRoute], settings: Settings) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.openapi.columns import INT64, TextOrNull, object_of, or_null
 from api.openapi.operation import Parameter
 from api.pages import (
-    COUNT,
     TIME,
     UUID_TEXT,
     Condition,
@@ -91,7 +90,9 @@ def user(asked: Asked) -> Select[Any]:
 @shown(
     "Where to send a deposit, and with which memo",
     object_of({"wallet": {"type": "string"}, "memo": {"type": "string"}, "amount_nano": or_null(INT64)}),
-    Parameter("amount_nano", COUNT, "What is to be sent; answered as it is."),
+    Parameter(
+        "amount_nano", COUNT | {"minimum": "deposit_min_nano", "maximum": "deposit_max_nano"}, "What is to be sent."
+    ),
 )
 async def topup(connection: AsyncConnection, asked: Asked) -> Any:
     require_known(asked.query, {"amount_nano", "actor"})
