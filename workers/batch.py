@@ -46,13 +46,20 @@ class Batch(NamedTuple):
     endings: Counter[Status] = Counter()  # noqa: RUF012 - never changed in place
 
 
-async def run_batch(connection: Connection, settings: Settings, fences: Mapping[int, int], commands_max: int) -> Batch:
-    """Execute the next commands of the partitions ({partition: fence}). Raises Fenced, or what the database raises."""
+async def run_batch(
+    connection: Connection,
+    settings: Settings,
+    fences: Mapping[int, int],
+    commands_max: int,
+    only: UUID | None = None,
+) -> Batch:
+    """Execute the next commands of the partitions ({partition: fence}); with `only`, nothing when another one is next.
+    Raises Fenced, or what the database raises."""
     limit_each = max(1, commands_max // len(fences))
     async with UnitOfWork(connection, settings) as work:
         await work.begin(fences)
         envelopes, book = await work.claim(list(fences), limit_each)
-        if not envelopes:
+        if not envelopes or only not in (None, envelopes[0].id):
             return Batch([], set(), work.round_trips, [])
         await work.load(book, envelopes)
         outcomes, postponed = decide_all(book, envelopes)
@@ -75,8 +82,11 @@ async def run_isolated(
     round_trips = 0
     for partition, fence in fences.items():
         for _ in range(max(1, commands_max // len(fences))):
-            batch = await _run_alone(connection, settings, {partition: fence})
-            round_trips += batch.round_trips
+            command_id = await connection.fetchval(_NEXT, partition)
+            if command_id is None:
+                break
+            batch = await _run_alone(connection, settings, {partition: fence}, command_id)
+            round_trips += batch.round_trips + 1
             if not batch.finished:
                 break
             finished += batch.finished
@@ -85,18 +95,19 @@ async def run_isolated(
     return Batch(finished, set(fences), round_trips, follow_ups, endings)
 
 
-async def _run_alone(connection: Connection, settings: Settings, fences: Mapping[int, int]) -> Batch:
-    """The next command of a partition; it is set aside when the database refuses it again and again. Once is no proof:
-    another lane may have inserted the same user in this moment."""
+async def _run_alone(connection: Connection, settings: Settings, fences: Mapping[int, int], command_id: UUID) -> Batch:
+    """The next command of a partition, which is this one unless it was cancelled meanwhile; it is set aside when the
+    database refuses it again and again. Once is no proof: another lane may have inserted the same user in this moment.
+    """
     error: asyncpg.PostgresError | None = None
     for _ in range(_REFUSALS_MAX):
         try:
-            return await run_batch(connection, settings, fences, 1)
+            return await run_batch(connection, settings, fences, 1, command_id)
         except asyncpg.PostgresError as refusal:
             if is_weather(refusal):
                 raise
             error = refusal
-    return await _set_aside(connection, settings, fences, repr(error))
+    return await _set_aside(connection, settings, fences, command_id, repr(error))
 
 
 async def run_suspect(
@@ -123,9 +134,9 @@ async def run_suspect(
         if died is None:
             raise Fenced(partition)
         if died >= DEATHS_MAX:
-            batch = await _set_aside(connection, settings, fences, f"{died} workers died of it")
+            batch = await _set_aside(connection, settings, fences, command_id, f"{died} workers died of it")
         else:
-            batch = await _run_alone(connection, settings, fences)
+            batch = await _run_alone(connection, settings, fences, command_id)
         finished += batch.finished
         follow_ups += batch.follow_ups
         endings += batch.endings
@@ -138,11 +149,14 @@ async def clear(connection: Connection, partition: int, fence: int) -> None:
     await connection.execute(_CLEAR, partition, fence)
 
 
-async def _set_aside(connection: Connection, settings: Settings, fences: Mapping[int, int], error: str) -> Batch:
-    """The next command of the partition fails with these words."""
+async def _set_aside(
+    connection: Connection, settings: Settings, fences: Mapping[int, int], command_id: UUID, error: str
+) -> Batch:
+    """The next command of the partition fails with these words, if it is still this one."""
     async with UnitOfWork(connection, settings) as work:
         await work.begin(fences)
         envelopes, book = await work.claim(list(fences), 1)
+        envelopes = [envelope for envelope in envelopes if envelope.id == command_id]
         outcomes = {envelope.id: Outcome(Status.FAILED, error=error) for envelope in envelopes}
         if outcomes:
             await work.write(book, outcomes)

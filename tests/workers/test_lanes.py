@@ -18,7 +18,8 @@ from storage.database import Connection, connect, engine, is_weather
 from storage.journal import Journal
 from storage.settings import Settings
 from storage.unit_of_work import Fenced, UnitOfWork
-from tests.installation import Installer
+from tests.deadline import eventually
+from tests.installation import Installer, connected
 from tests.journal import accept, statuses
 from tests.market import TON, buy, fund, receive, register, set_price, transfer
 from workers.batch import ALONE_AFTER_DEATHS, DEATHS_MAX, run_batch, run_isolated, run_suspect
@@ -272,3 +273,35 @@ async def test_a_command_that_is_tried_alone_outlives_any_bad_weather(
     batch, empty = await run_suspect(lane, settings, partition, 0, deaths)
     assert ([id_ for _, id_ in batch.finished], empty) == ([waiting.id], True)
     assert await statuses(journal, [waiting]) == ["succeeded"]
+
+
+@pytest.mark.parametrize("died", [0, DEATHS_MAX])
+async def test_a_cancelled_suspect_leaves_its_trial_to_nobody_else(
+    journal: Journal, lane: Connection, settings: Settings, died: int
+) -> None:
+    """It is cancelled between being chosen and being tried: what comes next is not set aside, nor run, in its name."""
+    bodies = [register(user_id) for user_id in range(1, 40)]
+    receipts = await accept(journal, settings, *bodies)
+    partition = receipts[0].partition
+    suspect, other, *_ = (receipt for receipt in receipts if receipt.partition == partition)
+    await lane.execute(
+        "UPDATE partitions SET deaths = $2, trying = $3, deaths_before = $4 WHERE id = $1",
+        *(partition, DEATHS_MAX, suspect.id, DEATHS_MAX - died),
+    )
+    async with connected(settings) as canceller:
+        async with canceller.transaction():
+            await canceller.execute("SELECT 1 FROM partitions WHERE id = $1 FOR NO KEY UPDATE", partition)
+            trial = asyncio.create_task(run_suspect(lane, settings, partition, 0, DEATHS_MAX))
+
+            async def waits() -> bool:
+                return bool(await canceller.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+            await eventually(waits)
+            await canceller.execute(
+                "UPDATE commands SET status = 'cancelled', finished_at = now() WHERE id = $1", suspect.id
+            )
+        batch, empty = await trial
+        assert await canceller.fetchval("SELECT trying FROM partitions WHERE id = $1", partition) != suspect.id
+    assert empty
+    assert suspect.id not in [id_ for _, id_ in batch.finished]
+    assert await statuses(journal, [suspect, other]) == ["cancelled", "succeeded"]
