@@ -92,7 +92,7 @@ def user(asked: Asked) -> Select[Any]:
     "Where to send a deposit, and with which memo",
     object_of({"wallet": {"type": "string"}, "memo": {"type": "string"}, "amount_nano": or_null(INT64)}),
     Parameter(
-        "amount_nano", COUNT | {"minimum": "deposit_min_nano", "maximum": "deposit_max_nano"}, "What is to be sent."
+        "amount_nano", INT64 | {"minimum": "deposit_min_nano", "maximum": "deposit_max_nano"}, "What is to be sent."
     ),
 )
 async def topup(connection: AsyncConnection, asked: Asked) -> Any:
