@@ -72,13 +72,13 @@ class Served:
             yield Client(connection)
 
     @asynccontextmanager
-    async def slow(self) -> AsyncIterator[Client]:
+    async def slow(self, key: str | None = None) -> AsyncIterator[Client]:
         """A client whose connection holds little, and that reads only when it is told to."""
         bare = socket.socket()
         bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
         bare.setblocking(False)
         await asyncio.get_running_loop().sock_connect(bare, self._address)
-        async with self.connected(sock=bare, max_queue=1) as client:
+        async with self.connected(key, sock=bare, max_queue=1) as client:
             yield client
 
     async def key_of(self, role: Role, user_id: int | None = None) -> tuple[str, str]:
@@ -95,12 +95,13 @@ class Served:
 
 
 @asynccontextmanager
-async def served(settings: Settings) -> AsyncIterator[Served]:
+async def served(settings: Settings, send_buffer: int | None = SMALL_BUFFER) -> AsyncIterator[Served]:
     """As long as the context lasts, and until the drain at its end is over."""
     app = make_app(settings)
     engine = make_engine(settings)
     listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
+    if send_buffer is not None:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     listening.bind(("127.0.0.1", 0))
     server = make_server(app, "127.0.0.1", 0)
     serving = asyncio.create_task(server._serve([listening]))  # without its hold on the signals

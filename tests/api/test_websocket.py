@@ -209,6 +209,38 @@ async def test_without_a_key_the_handshake_is_refused_as_http_would(site: Served
         assert json.loads(response.body or b"")["code"] == "unauthenticated"
 
 
+async def test_a_page_connects_with_the_cookie_of_its_session_and_no_other_page_does(site: Served) -> None:
+    user = next(users)
+    _, key = await site.key_of(Role.USER, user)
+    begun = await site.api.with_key(key).post("/v1/session")
+    cookie = begun.headers["set-cookie"].partition(";")[0]
+    own = site.url.replace("ws://", "http://").removesuffix("/v1/ws")
+    async with connect(site.url, additional_headers={"Cookie": cookie, "Origin": own}, proxy=None) as connection:
+        accepted = await Client(connection).ask("submit", id=1, command=set_price(user, 9))
+    assert accepted["receipt"]["actor"] == user
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(site.url, additional_headers={"Cookie": cookie, "Origin": "http://elsewhere"}, proxy=None)
+    assert refused.value.response.status_code == 401
+
+
+async def test_a_connection_takes_one_of_the_keys_places(installer: Installer) -> None:
+    async with served(await installer.install(streams_max=2)) as site:
+        async with site.connected(), site.connected():
+            with pytest.raises(InvalidStatus) as refused:
+                await site.connected().__aenter__()
+            assert refused.value.response.status_code == 429
+            assert json.loads(refused.value.response.body or b"")["code"] == "too_many_requests"
+
+        async def free() -> bool:
+            try:
+                async with site.connected() as client:
+                    return bool(await client.ask("ping"))
+            except InvalidStatus:
+                return False
+
+        await eventually(free)
+
+
 async def test_a_user_submits_in_the_own_name_only(site: Served) -> None:
     user = next(users)
     _, key = await site.key_of(Role.USER, user)
@@ -232,7 +264,8 @@ async def test_another_users_topic_is_refused(site: Served) -> None:
         assert (await client.receive())["event"]["topics"] == [f"user:{user}"]
 
 
-async def test_a_revoked_key_submits_no_more(site: Served) -> None:
+async def test_a_revoked_key_submits_no_more(site: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "_AUTHENTICATE_SECONDS", 3_600)
     key_id, key = await site.key_of(Role.SERVICE)
     async with site.connected(key) as client:
         assert (await client.ask("submit", id=1, command=register(next(users))))["type"] == "receipt"
@@ -317,6 +350,23 @@ async def test_a_reader_that_stops_reading_is_closed_and_can_resume(site: Served
         await again.ask("subscribe", topics=["nft:121"], after=reason.removeprefix("after="))
         events += [await again.receive() for _ in range(len(FLOOD) - len(events))]
     assert numbers(events) == list(FLOOD)
+
+
+async def test_who_is_closed_in_the_middle_of_an_event_can_resume_before_it(
+    site: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket, "_AUTHENTICATE_SECONDS", 0.05)
+    key_id, key = await site.key_of(Role.SERVICE)
+    async with site.connected(key) as witness, site.slow(key) as client:
+        await client.ask("subscribe", topics=["nft:131"])
+        await witness.ask("subscribe", topics=["nft:131"])
+        await tell(site, "nft:131", FLOOD[:PORTION])
+        assert len([await witness.receive() for _ in range(PORTION)]) == PORTION
+        await revoke_key(site.api.engine, key_id)
+        await witness.rest()
+        events, code, reason = await client.rest()
+    assert 0 < len(events) < PORTION
+    assert (code, reason) == (websocket.UNAUTHENTICATED, f"after={events[-1]['event']['id']}")
 
 
 async def test_a_reader_that_stops_is_not_kept_in_memory(site: Served, monkeypatch: pytest.MonkeyPatch) -> None:
