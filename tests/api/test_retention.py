@@ -1,0 +1,84 @@
+"""What is told of a command that has left the journal."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from storage.keys import Role
+from storage.retention import retire_commands
+from tests.api.api import Api, assert_problem, running
+from tests.installation import Installer, connected
+from tests.market import TON, buy, fund, receive, register, set_price
+
+SELLER, BUYER = 1, 2
+
+
+@pytest.fixture
+async def api(installer: Installer) -> AsyncIterator[Api]:
+    async with running(await installer.install()) as api:
+        yield api
+
+
+async def sale(api: Api) -> list[dict[str, Any]]:
+    """The receipts of all that leads to a sale, and of a refusal."""
+    commands = [register(SELLER), register(BUYER), fund(BUYER), receive(7, SELLER), set_price(SELLER, 7)]
+    return await api.settle([*commands, buy(BUYER, 7), buy(BUYER, 7)])
+
+
+async def retire(api: Api, *, archive: bool) -> None:
+    """Let go of all that has finished, as if long ago."""
+    settings = api.settings.model_copy(update={"keep_commands_days": -1, "archive_commands": archive})
+    async with connected(settings) as connection:
+        await retire_commands(connection, settings)
+        assert await connection.fetchval("SELECT count(*) FROM commands") == 0
+
+
+async def test_the_receipt_of_an_archived_command_is_the_same(api: Api) -> None:
+    receipts = await sale(api)
+    assert {receipt["status"] for receipt in receipts} == {"succeeded", "rejected"}
+    await retire(api, archive=True)
+    async with api.unchanged():
+        for receipt in receipts:
+            again = await api.operator.get(receipt["links"]["self"], params={"wait": "30"})
+            assert (again.status_code, again.json()) == (200, receipt)
+
+
+async def test_an_archived_command_is_still_a_secret_to_others(api: Api) -> None:
+    receipts = await sale(api)
+    await retire(api, archive=True)
+    buyer, seller = [await api.as_role(Role.USER, user) for user in (BUYER, SELLER)]
+    link = receipts[-1]["links"]["self"]
+    assert (await buyer.get(link)).json() == receipts[-1]
+    assert_problem(await seller.get(link), 404, "not_found")
+
+
+async def test_a_deleted_command_is_not_found(api: Api) -> None:
+    receipts = await sale(api)
+    await retire(api, archive=False)
+    for link in (receipts[0]["links"]["self"], f"/v1/commands/{uuid4()}"):
+        assert_problem(await api.operator.get(link), 404, "not_found")
+
+
+async def test_a_list_has_only_what_the_journal_keeps(api: Api) -> None:
+    await sale(api)
+    await retire(api, archive=True)
+    assert (await api.operator.get("/v1/commands")).json()["items"] == []
+
+
+@pytest.mark.parametrize("archive", [True, False])
+async def test_what_commands_did_stays(api: Api, archive: bool) -> None:
+    await sale(api)
+    buyer = await api.as_role(Role.USER, BUYER)
+    paths = ["/v1/users/me", "/v1/users/me/ledger", "/v1/users/me/deals", "/v1/users/me/nfts"]
+    before = [(await buyer.get(path)).json() for path in paths]
+    await retire(api, archive=archive)
+    after = [(await buyer.get(path)).json() for path in paths]
+    kinds = {entry["kind"] for entry in after[1]["items"]}
+    assert kinds == ({"nft.buy", "market.deposit"} if archive else {None})
+    if not archive:
+        for entry in (*before[1]["items"], *after[1]["items"]):
+            del entry["kind"]
+    assert after == before
+    assert before[0]["available_nano"] == 1_000 * TON - TON
