@@ -1,5 +1,6 @@
 """Receipts: of one command, waited for if wanted, and the list of one's own."""
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,8 @@ from api.submit import Submit
 from api.views.reads import page_schema
 from commands.command import KINDS, SYSTEM, Invalid, Sender
 from commands.outcome import Status
-from storage.cancel import cancel
+from storage.cancel import LOCK_SECONDS, cancel
+from storage.database import is_weather
 from storage.hints import Hints
 from storage.journal import Journal, Receipt
 from storage.keys import Credential, Role
@@ -45,6 +47,9 @@ _LIST = Page(
         "actor": one_of_integers(commands.c.actor),
     },
 )
+CANCELLING_MAX = 2
+"""At once: each may wait for a batch, and the pool's other connections are for those who do not."""
+
 COMMAND_ID = Parameter("id", UUID_TEXT, "Of the command.", "path", required=True)
 WAIT = Parameter(
     "wait", {"type": "number", "minimum": 0, "maximum": "wait_max_seconds"}, "Seconds to wait for the final receipt."
@@ -69,6 +74,7 @@ class Results:
         self._hints = hints
         self._submit = submit
         self._keyring = keyring
+        self._cancelling = asyncio.Semaphore(CANCELLING_MAX)
 
     @described(
         "commands",
@@ -110,15 +116,30 @@ class Results:
         A cancelled command never has an effect, and one that has run is never cancelled."""
         credential = await self._keyring.authenticate(request)
         receipt = await self._own(credential, request)
-        cancelled = not receipt.is_final and await cancel(self._engine, receipt.id, receipt.partition)
-        if cancelled:
-            self._hints.finish([(receipt.partition, receipt.id)])
+        cancelled = not receipt.is_final and await self._cancelled(receipt)
         receipt = await self._journal.read(receipt.id) or receipt
         if cancelled:
+            self._hints.finish([(receipt.partition, receipt.id)])
             return json_response(receipt.as_json())
         if not receipt.is_final:
             raise Problem(403, "forbidden", "Another command wrote this one; nobody submitted it.")
         raise Problem(409, "already_final", f"The command is {receipt.status}.", receipt=receipt.as_json())
+
+    async def _cancelled(self, receipt: Receipt) -> bool:
+        """Whether it was cancelled now. Raises what the database raises, and TimeoutError."""
+        async with asyncio.timeout(LOCK_SECONDS):
+            await self._cancelling.acquire()
+        try:
+            return await cancel(self._engine, receipt.id, receipt.partition)
+        except Exception as error:
+            if not is_weather(error):
+                raise
+            found = await self._journal.read(receipt.id)  # a COMMIT may have done its work and not said so
+            if found is None or found.status is not Status.CANCELLED:
+                raise
+            return True
+        finally:
+            self._cancelling.release()
 
     async def _own(self, credential: Credential, request: Request) -> Receipt:
         """The receipt that the path names. Raises Problem 404."""

@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from commands.outcome import Status
 from storage.unit_of_work import finished_event
 
-_LOCK_SECONDS = 5
+LOCK_SECONDS = 5
 """How long a batch under way is waited for."""
 
-_BOUND = text(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
+_BOUND = text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
 _LOCK = text("SELECT 1 FROM partitions WHERE id = :partition FOR NO KEY UPDATE")
 _CANCEL = text("""
     UPDATE commands SET status = 'cancelled', finished_at = clock_timestamp(), secrets = NULL

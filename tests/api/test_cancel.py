@@ -9,6 +9,7 @@ import pytest
 from storage.journal import Journal
 from storage.keys import Role
 from tests.api.api import Api, assert_problem, running
+from tests.commits import wire_to
 from tests.deadline import eventually
 from tests.installation import Installer, connected
 from tests.journal import submission
@@ -179,3 +180,33 @@ async def test_who_wants_to_hear_of_ends_is_told_once(installer: Installer, end:
         assert event["topics"] == [f"commands:{key_id}"]
         assert event["fields"] == f'{{"id":"{receipt["id"]}","kind":"users.register","status":"{end}"}}'
         assert all(str(row["command_id"]) != silent["id"] for row in told)
+
+
+async def test_many_who_cancel_in_a_stuck_partition_keep_nobody_else_waiting(installer: Installer) -> None:
+    async with running(await installer.install(partitions=1)) as api:
+        receipts = [await api.send(register(number)) for number in range(120, 130)]
+        async with connected(api.settings) as batch, batch.transaction():
+            await batch.execute("SELECT 1 FROM partitions FOR NO KEY UPDATE")
+            cancelling = [asyncio.create_task(cancel(api, receipt)) for receipt in receipts]
+            async with connected(api.settings) as watcher:
+
+                async def waits() -> Any:
+                    return await watcher.fetchval(
+                        "SELECT count(*) FROM pg_stat_activity"
+                        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                    )
+
+                await eventually(waits)
+            async with asyncio.timeout(2):
+                newcomer = await api.as_role(Role.USER, 120)
+                assert (await newcomer.get("/v1/commands")).status_code == 200
+            assert not any(task.done() for task in cancelling)
+        assert {answer.status_code for answer in await asyncio.gather(*cancelling)} == {200}
+
+
+async def test_what_was_cancelled_without_an_answer_of_the_database_is_told_as_cancelled(installer: Installer) -> None:
+    async with wire_to(await installer.install()) as wire, running(wire.settings) as api:
+        receipt = await api.send(register(131))
+        wire.lose_the_answer_to_a_commit()
+        answer = await cancel(api, receipt)
+        assert (answer.status_code, answer.json()["status"], wire.lost) == (200, "cancelled", 1)
