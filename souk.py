@@ -244,7 +244,7 @@ def failed(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = None) -> None
         | {"error": ((row["error"] or "").strip().splitlines() or [""])[-1]}
         for row in rows
     ]
-    show(f"{len(rows)} failed", rows, as_json, shown)
+    show("Failed", rows, as_json, shown)
 
 
 @app.command()

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -147,7 +148,7 @@ def watch(
                 tell(json.dumps(event.raw, ensure_ascii=False) if is_for_programs(as_json) else people)
             return
         for receipt in souk.stream(what[0]):
-            at = (receipt.finished_at or receipt.accepted_at).astimezone()
+            at = (receipt.finished_at or receipt.accepted_at or datetime.now(UTC)).astimezone()
             why = receipt.rejection.code if receipt.rejection else ""
             people = f"{at:%H:%M:%S}  {receipt.kind:<24} {receipt.status} {why}"
             tell(json.dumps(receipt.raw, ensure_ascii=False) if is_for_programs(as_json) else people)

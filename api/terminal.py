@@ -66,7 +66,7 @@ def show(
         return
     from rich.console import Console
 
-    Console().print(table(title, rows if shown is None else shown))
+    Console().print(table(title, rows if shown is None else shown) if rows else f"{title}: none")
 
 
 def table(title: str, rows: Sequence[Mapping[str, Any]]) -> "Table":

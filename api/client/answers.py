@@ -67,7 +67,8 @@ class Receipt:
     asset: str
     partition: int
     status: Status
-    accepted_at: datetime
+    accepted_at: datetime | None
+    """Of a scheduled command, none yet."""
     finished_at: datetime | None
     result: Mapping[str, Any] | None
     rejection: Rejection | None
@@ -75,7 +76,7 @@ class Receipt:
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self:
-        finished_at, rejection = raw["finished_at"], raw["rejection"]
+        rejection = raw["rejection"]
         if rejection is not None:
             facts = {name: value for name, value in rejection.items() if name not in ("code", "detail")}
             rejection = Rejection(rejection["code"], rejection.get("detail", ""), facts)
@@ -86,8 +87,8 @@ class Receipt:
             raw["asset"],
             raw["partition"],
             raw["status"],
-            datetime.fromisoformat(raw["accepted_at"]),
-            None if finished_at is None else datetime.fromisoformat(finished_at),
+            _time(raw["accepted_at"]),
+            _time(raw["finished_at"]),
             raw["result"],
             rejection,
             raw,
@@ -106,6 +107,10 @@ class Receipt:
         if not self.succeeded:
             raise Unsuccessful(self)
         return self
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,12 @@ async def test_what_is_not_safe_is_never_sent_twice() -> None:
         assert len(server.requests) == 1
 
 
+async def test_a_scheduled_command_was_not_accepted_yet() -> None:
+    scheduled = ACCEPTED | {"status": "scheduled", "accepted_at": None}
+    async with serving(lambda _, __: http(202, scheduled)) as server, Client(server.url, "key") as souk:
+        assert (await souk.submit("nft.buy", run_at="2030-01-01T00:00:00Z")).accepted_at is None
+
+
 async def test_waiting_goes_on_beyond_what_one_request_waits() -> None:
     async with serving(first(*[http(202, ACCEPTED)] * 3, then=http(200, SUCCEEDED))) as server:
         async with Client(server.url, "key") as souk:

@@ -12,9 +12,12 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from tests.installation import Installer
+from tests.system.command_line import on, run
 from tests.system.marketplace import Marketplace, open_marketplace
 from tests.system.site import Site, site_of
 from tests.system.upstack import SMALL, Up
+
+__all__ = ["on", "run"]
 
 LEASE_SECONDS = 1.0
 IMPATIENT: dict[str, Any] = {

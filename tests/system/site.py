@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
 import httpx
@@ -220,6 +220,12 @@ async def batch_under_way(site: Site, user_id: int) -> AsyncIterator[None]:
         yield
 
 
+class Submits(Protocol):
+    """Where commands can be sent; a site, or whatever a test puts before it."""
+
+    async def submit(self, commands: Sequence[Mapping[str, Any]]) -> object: ...
+
+
 class Trades:
     """Items that go to and fro between two users each: listed by the one, bought by the other, and so on.
 
@@ -244,7 +250,7 @@ class Trades:
         for commands in self.setup():
             await site.succeed(commands)
 
-    async def send(self, site: Site, streams: int = 4) -> None:
+    async def send(self, site: Submits, streams: int = 4) -> None:
         """Send all, in batches of a round, each stream its own items."""
 
         async def stream(items: Sequence[int]) -> None:

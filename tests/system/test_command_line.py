@@ -1,81 +1,29 @@
-"""The command line: exit status 0 fine, 1 refused or failed, 2 wrong usage; one sentence on stderr for what went wrong.
+"""The command line: exit status 0 fine, 1 refused or failed, 2 wrong usage; a sentence on stderr for what is wrong."""
 
-Run in this process, through the same `main` as the console script, because starting Python takes longer than the rest.
-"""
-
-import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
-import souk
 from storage.settings import Settings
 from tests.api.api import running
 from tests.installation import PASSWORD, Installer, as_environment
 from tests.market import TON, register
+from tests.system.command_line import Done, Run, assert_one_sentence
 from tests.system.site import PROJECT
 from tests.system.upstack import Up, clean_environment
 
-COMMANDS = ["up", "demo", "api", "worker", "migrate", "submit", "get", "queues", "audit", "config", "keys"]
+COMMANDS = [
+    *("up", "demo", "api", "worker", "migrate", "submit", "get", "cancel", "watch"),
+    *("queues", "failed", "redrive", "repartition", "audit", "config", "keys"),
+]
 UNKNOWN = "0197b0c4-0000-7000-8000-000000000000"
-
-
-class Done(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Runs `souk` with arguments and environment, in an empty directory."""
-
-    def run(*arguments: str, **variables: str) -> Done:
-        with monkeypatch.context() as patched:
-            for name in [name for name in os.environ if name.startswith("SOUK_")]:
-                patched.delenv(name)
-            for name, value in {"COLUMNS": "200", **variables}.items():
-                patched.setenv(name, value)
-            patched.chdir(tmp_path)
-            patched.setattr(sys, "argv", ["souk", *arguments])
-            with pytest.raises(SystemExit) as ended:
-                souk.main()
-        code = ended.value.code
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return Done(code if isinstance(code, int) else 0 if code is None else 1, out, err)
-
-    return run
-
-
-@pytest.fixture
-def on(run: Run, stack: Up) -> Run:
-    """Runs `souk` on the stack in its data directory."""
-    return lambda *arguments, **variables: run(*arguments, "--data-dir", str(stack.data_dir), **variables)
 
 
 @pytest.fixture(scope="module")
 async def installed(installer: Installer) -> Settings:
     return await installer.install(partitions=8)
-
-
-def assert_one_sentence(done: Done, *words: str) -> None:
-    assert (done.status, done.out) == (1, ""), done
-    assert len(done.err.strip().splitlines()) == 1, done.err
-    for word in words:
-        assert word in done.err
 
 
 # -- submit and get
@@ -182,7 +130,9 @@ def test_the_audit_is_told_with_a_figure_for_each_invariant(on: Run) -> None:
 def test_the_configuration_is_told_without_its_secrets(run: Run, stack: Up) -> None:
     redis = "redis://:canary-of-redis@127.0.0.1:1/0"
     database = f"postgresql://souk:{PASSWORD}@127.0.0.1:1/souk"
-    done = run("config", "--table", SOUK_DATABASE_URL=database, SOUK_REDIS_URL=redis, SOUK_LANES="3", SOUK_BATCH_MAX="77")
+    done = run(
+        "config", "--table", SOUK_DATABASE_URL=database, SOUK_REDIS_URL=redis, SOUK_LANES="3", SOUK_BATCH_MAX="77"
+    )
     assert done.status == 0
     assert PASSWORD not in done.out
     assert "canary" not in done.out
