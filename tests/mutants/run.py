@@ -113,9 +113,9 @@ def judge(copy: Copy, mutant: Mutant, *, campaign: bool) -> Verdict:
     """Which of the mutant's checks find it."""
     with copy.mutated(mutant):
         status, said = copy.pytest(mutant.checks)
-        if status not in (_ALL_PASSED, _SOME_FAILED):
-            return Verdict(void=f"pytest ended with status {status}:\n{said[-2_000:]}")
         caught_by = list(dict.fromkeys(_FAILED.findall(said)))
+        if status not in (_ALL_PASSED, _SOME_FAILED) or (status and not caught_by):
+            return Verdict(void=f"pytest ended with status {status}:\n{said[-2_000:]}")
         if campaign and mutant.seconds:
             status, said = copy.campaign(mutant.seconds)
             complaint = next((line for line in said.splitlines() if line.startswith(_COMPLAINTS)), "it ended early")

@@ -19,8 +19,9 @@ async def test_a_commit_is_on_disk_even_where_the_database_is_told_to_be_quick(
         name = await operator.fetchval("SELECT current_database()")
         await operator.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
     connection = await connect(settings, "test", timeout_seconds=10, pinned_plans=pinned_plans)
-    assert await connection.fetchval("SHOW synchronous_commit") == "on"
+    shown = await connection.fetchval("SHOW synchronous_commit")
     await connection.close()
+    assert shown == "on"
 
 
 async def test_a_connection_whose_first_look_is_cancelled_is_closed(settings: Settings) -> None:
