@@ -52,7 +52,7 @@ class Listener:
                     continue
                 heard_at = clock()
                 if message["type"] == "message":
-                    self._heard(message["data"].decode())
+                    self._heard(message["data"].decode(errors="replace"))
                 else:
                     self.connected = True
         finally:

@@ -175,19 +175,23 @@ class Queue:
                 raise answer
 
     async def peek(self, partitions: Iterable[int], count: int) -> dict[int, list[str]]:
-        """The first job ids of each partition's queue, in one round trip; empty queues are left out."""
+        """The first job ids of each partition's queue, in one round trip; empty queues are left out. Whoever
+        writes into Redis may have written anything."""
         wanted = list(partitions)
         names = [queue_name(partition) for partition in wanted]
         answers = await together(self.redis, [(name, ("ZRANGE", name, 0, count - 1)) for name in names])
         return {
-            partition: [job.decode() for job in jobs] for partition, jobs in zip(wanted, answers, strict=True) if jobs
+            partition: [job.decode(errors="surrogateescape") for job in jobs]
+            for partition, jobs in zip(wanted, answers, strict=True)
+            if jobs
         }
 
     async def discard(self, partition: int, jobs: list[str]) -> None:
         """Remove jobs that stand for no waiting command."""
         name = queue_name(partition)
-        keys = [job_key_prefix + job for job in jobs]
-        await together(self.redis, [(name, ("ZREM", name, *jobs)), (name, ("DEL", *keys))])
+        members = [job.encode(errors="surrogateescape") for job in jobs]
+        keys = [job_key_prefix.encode() + member for member in members]
+        await together(self.redis, [(name, ("ZREM", name, *members)), (name, ("DEL", *keys))])
 
     async def empty(self, partitions: Iterable[int]) -> None:
         """Forget the queues; what still waits is enqueued anew by the sweeper."""

@@ -165,7 +165,8 @@ class SoukWorker(Worker):
             await asyncio.sleep(_HEARTBEAT_SECONDS)
 
     def _heard(self, partitions: str) -> None:
-        self._lanes.ring(int(partition) for partition in partitions.split())
+        """Numbers joined by spaces; anybody may publish anything."""
+        self._lanes.ring(int(partition) for partition in partitions.split() if partition.isdecimal())
 
     def _finish(self, batch: Batch) -> None:
         self._hints.finish(batch.finished)

@@ -1,8 +1,10 @@
 """The queues as stock arq sees them: real jobs, listed, enqueued and worked by its own client and worker."""
 
 import json
+import pickle
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,4 +128,44 @@ async def test_a_job_of_a_stock_client_is_a_hint_like_ours(site: Site, arq: ArqR
 
     await eventually(empty)
     assert (await site.client.get(f"/v1/commands/{receipt['id']}")).json() == receipt
+    end(ours, signal.SIGTERM)
+
+
+class Bomb:
+    """What a pickle runs when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._path,)
+
+
+async def test_whatever_somebody_writes_into_redis_executes_nothing_and_does_not_stay(
+    site: Site, arq: ArqRedis, tmp_path: Path
+) -> None:
+    """Pickles, garbage and lists, as jobs and as members of a queue, beside a command that must be executed."""
+    bomb = tmp_path / "went off"
+    [receipt] = await site.submit([register(500)])
+    queue = queue_of(receipt)
+    tag = queue.removeprefix("arq:queue:")
+    job: dict[str, Any] = {"t": None, "f": "execute", "a": (Bomb(bomb),), "k": {}, "et": 0}
+    for number, written in enumerate((pickle.dumps(job), pickle.dumps(Bomb(bomb)), b"\x00\xff", b"[]", b"{}", b"")):
+        name = f"{tag}:0197b0c4-0000-7000-8000-{number:012d}"
+        await arq.set(f"arq:job:{name}", written)
+        await arq.zadd(queue, {name: number + 1})
+    await arq.zadd(queue, {b"\xff\x00": 1, b"": 2, b"souk": 3})
+    ours = site.start_worker()
+    await site.succeed([register(501)])
+    for channel in ("souk:bells", "souk:outcomes"):
+        assert await arq.publish(channel, b"\xff all of them 9999 -1 \xc2\xb2"), "nobody listens"
+    await site.succeed([register(502)])
+    await eventually(site.all_are_finished)
+
+    async def empty() -> bool:
+        return not await arq.zcard(queue)
+
+    await eventually(empty)
+    assert not bomb.exists()
+    assert ours.poll() is None
     end(ours, signal.SIGTERM)
