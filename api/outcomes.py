@@ -97,11 +97,16 @@ class Outcomes:
         while True:
             seconds = _REREAD_SECONDS if self.notices_work() else _REREAD_SECONDS_WITHOUT_NOTICES
             await asyncio.sleep(seconds)
-            self._look([UUID(command_id) for command_id in self._waiting])
+            looking = self._look([UUID(command_id) for command_id in self._waiting])
+            if looking is not None:  # a slow database is not asked again before it has answered
+                await asyncio.wait([looking])
 
-    def _look(self, command_ids: list[UUID]) -> None:
-        if command_ids:
-            self._journal.look(command_ids).add_done_callback(self._deliver)
+    def _look(self, command_ids: list[UUID]) -> "asyncio.Future[Sequence[Receipt | None]] | None":
+        if not command_ids:
+            return None
+        looking = self._journal.look(command_ids)
+        looking.add_done_callback(self._deliver)
+        return looking
 
     def _deliver(self, reading: "asyncio.Future[Sequence[Receipt | None]]") -> None:
         if reading.cancelled() or reading.exception() is not None:
