@@ -23,7 +23,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.openapi.columns import INT64, TextOrNull, object_of, or_null
 from api.openapi.operation import Parameter
 from api.pages import (
-    COUNT,
     TIME,
     UUID_TEXT,
     Condition,
