@@ -119,3 +119,11 @@ async def served(settings: Settings, send_buffer: int | None = SMALL_BUFFER) -> 
         server.should_exit = True
         await serving
         await engine.dispose()
+
+
+def assert_refused(message: dict[str, Any], request_id: object, code: str, paths: list[str] | None = None) -> None:
+    """The answer is this problem, about the message of that id."""
+    assert (message["type"], message["id"], message["problem"]["code"]) == ("problem", request_id, code), message
+    assert {"type", "title", "status", "detail"} <= message["problem"].keys()
+    if paths is not None:
+        assert [error["path"] for error in message["problem"]["errors"]] == paths

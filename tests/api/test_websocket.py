@@ -15,13 +15,12 @@ from api import server as api_server
 from api import websocket
 from storage.keys import Role, revoke_key
 from storage.queue import OUTCOMES_CHANNEL, connect_redis
-from tests.api.sockets import PATIENCE_SECONDS, Client, Served, served
+from tests.api.sockets import PATIENCE_SECONDS, Client, Served, assert_refused, served
 from tests.deadline import eventually
 from tests.installation import Installer, connected
 from tests.market import register, set_price
 from workers.worker import execute
 
-BODY_MAX = 16_384
 FLOOD = range(1, 3_001)
 PORTION = 250
 users = itertools.count(50_000)
@@ -29,7 +28,7 @@ users = itertools.count(50_000)
 
 @pytest.fixture(scope="module")
 async def site(installer: Installer) -> AsyncIterator[Served]:
-    async with served(await installer.install(body_max_bytes=BODY_MAX)) as site:
+    async with served(await installer.install()) as site:
         yield site
 
 
@@ -50,13 +49,6 @@ async def tell(site: Served, topic: str, numbers: Sequence[int] = (1,)) -> None:
 def numbers(messages: list[dict[str, Any]]) -> list[int]:
     assert {message["type"] for message in messages} <= {"event"}
     return [message["event"]["fields"]["number"] for message in messages]
-
-
-def assert_problem(message: dict[str, Any], request_id: object, code: str, paths: list[str] | None = None) -> None:
-    assert (message["type"], message["id"], message["problem"]["code"]) == ("problem", request_id, code), message
-    assert {"type", "title", "status", "detail"} <= message["problem"].keys()
-    if paths is not None:
-        assert [error["path"] for error in message["problem"]["errors"]] == paths
 
 
 # -- submissions
@@ -124,76 +116,7 @@ async def test_unfinished_commands_of_a_connection_are_limited(site: Served, mon
     async with site.connected() as client:
         for number in range(3):
             assert (await client.ask("submit", id=number, command=register(next(users))))["type"] == "receipt"
-        assert_problem(await client.ask("submit", id=3, command=register(next(users))), 3, "too_many_requests")
-
-
-# -- bad messages
-
-COMMAND = register(1)
-BAD: list[tuple[str, object, str, list[str] | None]] = [
-    ("", None, "malformed", None),
-    ("{", None, "malformed", None),
-    ("[" * 10_000, None, "malformed", None),
-    ('{"op": "ping", "id": NaN}', None, "malformed", None),
-    ('{"op": "ping", "id": "\\ud800"}', None, "malformed", None),
-    ("[]", None, "invalid", ["op"]),
-    ("17", None, "invalid", ["op"]),
-    ('{"id": 1}', 1, "invalid", ["op"]),
-    ('{"op": "fly", "id": "x"}', "x", "invalid", ["op"]),
-    ('{"op": ["ping"], "id": 2}', 2, "invalid", ["op"]),
-    ('{"op": "ping", "id": 1.5}', None, "invalid", ["id"]),
-    ('{"op": "ping", "id": true}', None, "invalid", ["id"]),
-    (json.dumps({"op": "ping", "id": "x" * 256}), None, "invalid", ["id"]),
-    ('{"op": "ping", "more": 1}', None, "invalid", ["more"]),
-    (json.dumps({"op": "submit", "command": COMMAND}), None, "invalid", ["id"]),
-    ('{"op": "submit", "id": 3}', 3, "invalid", ["command"]),
-    ('{"op": "submit", "id": 3, "command": []}', 3, "invalid", None),
-    ('{"op": "submit", "id": 3, "command": {"kind": "no.kind", "payload": {}}}', 3, "invalid", ["kind"]),
-    (json.dumps({"op": "submit", "id": 3, "command": set_price(1, -5)}), 3, "invalid", ["payload.nft_id"]),
-    ('{"op": "subscribe", "id": 4, "topics": []}', 4, "invalid", ["topics"]),
-    ('{"op": "subscribe", "id": 4, "topics": "market"}', 4, "invalid", ["topics"]),
-    ('{"op": "subscribe", "id": 4, "topics": ["nft:x"]}', 4, "invalid", ["topics"]),
-    ('{"op": "subscribe", "id": 4, "topics": ["market"], "after": "soon"}', 4, "invalid", ["after"]),
-    (json.dumps({"op": "subscribe", "topics": [f"nft:{number}" for number in range(1, 102)]}), None, "invalid", None),
-    ('{"op": "unsubscribe", "id": 5, "topics": ["sky"]}', 5, "invalid", ["topics"]),
-]
-
-
-async def test_one_bad_message_harms_no_other(site: Served) -> None:
-    async with site.connected() as client, site.api.unchanged():
-        for text, request_id, code, paths in BAD:
-            await client.connection.send(text)
-            assert_problem(await client.receive(), request_id, code, paths)
-            assert await client.ask("ping", id="next") == {"type": "pong", "id": "next", "position": None}
-        await client.connection.send(b'{"op": "ping"}')
-        assert_problem(await client.receive(), None, "malformed")
-        assert (await client.ask("ping"))["type"] == "pong"
-
-
-async def test_a_bad_submission_harms_none_of_those_around_it(site: Served) -> None:
-    async with site.connected() as client:
-        for number, user in enumerate((next(users), 0, next(users))):
-            await client.send("submit", id=number, command=register(user))
-        answers = {(message := await client.receive())["id"]: message for _ in range(3)}
-    assert [answers[number]["type"] for number in range(3)] == ["receipt", "problem", "receipt"]
-
-
-@pytest.mark.parametrize(
-    ("frame", "code"),
-    [
-        (b"\x81\xfe\x7f\xff" + bytes(4) + b" " * 0x7FFF, 1009),  # longer than allowed
-        (b"\x81\x82" + bytes(4) + b"\xff\xff", 1007),  # not UTF-8
-        (b"\x83\x80" + bytes(4), 1002),  # a reserved kind of frame
-        (b"\x81\x02hi", 1002),  # not masked
-    ],
-)
-async def test_what_is_not_the_protocol_ends_the_connection_with_its_code(
-    site: Served, frame: bytes, code: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with site.connected() as client:
-        client.connection.transport.write(frame)
-        assert (await client.rest())[1] == code
-    assert not caplog.records
+        assert_refused(await client.ask("submit", id=3, command=register(next(users))), 3, "too_many_requests")
 
 
 # -- who may
@@ -247,7 +170,7 @@ async def test_a_user_submits_in_the_own_name_only(site: Served) -> None:
     async with site.connected(key) as client:
         accepted = await client.ask("submit", id=1, command=set_price(user, 9))
         assert accepted["receipt"]["actor"] == user
-        assert_problem(await client.ask("submit", id=2, command=set_price(user + 1, 9)), 2, "forbidden")
+        assert_refused(await client.ask("submit", id=2, command=set_price(user + 1, 9)), 2, "forbidden")
 
 
 async def test_another_users_topic_is_refused(site: Served) -> None:
@@ -255,7 +178,7 @@ async def test_another_users_topic_is_refused(site: Served) -> None:
     _, key = await site.key_of(Role.USER, user)
     async with site.connected(key) as client:
         for topic in (f"user:{user + 1}", "ops"):
-            assert_problem(await client.ask("subscribe", id=1, topics=["market", topic]), 1, "forbidden")
+            assert_refused(await client.ask("subscribe", id=1, topics=["market", topic]), 1, "forbidden")
         subscribed = await client.ask("subscribe", id=2, topics=[f"user:{user}"])
         assert subscribed["topics"] == [f"user:{user}"]
         await tell(site, "market")
@@ -317,7 +240,7 @@ async def test_topics_come_and_go(site: Served) -> None:
         await tell(site, "nft:102")
         assert (await client.receive())["event"]["topics"] == ["nft:102"]
         refused = await client.ask("subscribe", id=2, topics=["nft:103"], after="1-1")
-        assert_problem(refused, 2, "invalid", ["after"])
+        assert_refused(refused, 2, "invalid", ["after"])
 
 
 async def test_a_client_that_comes_back_misses_and_repeats_nothing(site: Served) -> None:
