@@ -4,6 +4,7 @@ worker that comes meanwhile gets its partitions, `/readyz` says what is the matt
 import asyncio
 import logging
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -17,7 +18,7 @@ from tests.deadline import eventually
 from tests.installation import Installer
 from tests.market import register, set_price
 from tests.system.conftest import BATCH_MAX, LEASE_SECONDS
-from tests.system.redises import RedisNode, longest_pause, nothing_is_queued, redis_is
+from tests.system.redises import RedisNode, longest_pause, nothing_is_queued, redis_is, until
 from tests.system.site import Site, Trades, end, site_of
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,47 @@ def short_of_replicas(redis: RedisNode) -> Iterator[None]:
     redis.ask("CONFIG", "SET", "min-replicas-to-write", 0)
 
 
+@contextmanager
+def evicting(redis: RedisNode) -> Iterator[None]:
+    """It takes every write, and throws away whatever it likes."""
+    redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
+    redis.ask("CONFIG", "SET", "maxmemory", int(redis.info("memory")["used_memory"]) + 20_000)
+    yield
+    assert redis.info("stats")["evicted_keys"], "it threw nothing away"
+    redis.ask("CONFIG", "SET", "maxmemory", 0)
+    redis.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+
+
+@contextmanager
+def unable_to_save(redis: RedisNode) -> Iterator[None]:
+    """As on a full disk: a directory is where its file should be."""
+    (redis.directory / "dump.rdb").mkdir()
+    redis.ask("CONFIG", "SET", "save", "3600 1000000")
+    redis.ask("BGSAVE")
+    until(lambda: redis.info("persistence")["rdb_last_bgsave_status"] == "err", "it could save")
+    yield
+    redis.ask("CONFIG", "SET", "save", "")
+
+
+@contextmanager
+def hanging_up(redis: RedisNode) -> Iterator[None]:
+    """It cuts off everybody, again and again, in the middle of whatever is said."""
+    ended = threading.Event()
+
+    def hang_up() -> None:
+        while not ended.wait(0.02):
+            for kind in ("NORMAL", "PUBSUB"):
+                redis.ask("CLIENT", "KILL", "TYPE", kind, "SKIPME", "YES")
+
+    thread = threading.Thread(target=hang_up)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 TROUBLES = {
     "gone": Trouble(gone, "unavailable"),
     "hanging": Trouble(hanging, "unavailable"),
@@ -86,6 +128,9 @@ TROUBLES = {
     "read-only": Trouble(read_only, "refusing"),
     "full": Trouble(full, "refusing"),
     "short of replicas": Trouble(short_of_replicas, "refusing"),
+    "unable to save": Trouble(unable_to_save, "refusing"),
+    "evicting": Trouble(evicting, "ok"),
+    "hanging up": Trouble(hanging_up, "ok"),
 }
 
 
