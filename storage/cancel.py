@@ -16,7 +16,13 @@ from storage.unit_of_work import finished_event
 LOCK_SECONDS = 5
 """How long a batch under way is waited for."""
 
-_BOUND = text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+# Who falls asleep with the lock keeps the partition for so long at most; and what was acknowledged is on disk, whatever
+# the database's own default.
+_BOUND = text(f"""
+    SELECT set_config('lock_timeout', '{LOCK_SECONDS}s', true),
+        set_config('idle_in_transaction_session_timeout', '{LOCK_SECONDS}s', true),
+        set_config('synchronous_commit', 'on', true)
+""")
 _LOCK = text("SELECT 1 FROM partitions WHERE id = :partition FOR NO KEY UPDATE")
 _CANCEL = text("""
     UPDATE commands SET status = 'cancelled', finished_at = clock_timestamp(), secrets = NULL

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from storage.cancel import LOCK_SECONDS
 from storage.journal import Journal
 from storage.keys import Role
 from tests.api.api import Api, assert_problem, running
@@ -210,3 +211,21 @@ async def test_what_was_cancelled_without_an_answer_of_the_database_is_told_as_c
         wire.lose_the_answer_to_a_commit()
         answer = await cancel(api, receipt)
         assert (answer.status_code, answer.json()["status"], wire.lost) == (200, "cancelled", 1)
+
+
+async def test_who_falls_asleep_while_cancelling_loses_the_partition(installer: Installer) -> None:
+    """And what was told as cancelled is on disk, even where the database is told to be quick."""
+    settings = await installer.install()
+    async with connected(settings) as connection:
+        await connection.execute("""
+            DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = off', current_database()); END $$;
+            CREATE TABLE seen (bound text, lasting text);
+            CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                INSERT INTO seen VALUES
+                    (current_setting('idle_in_transaction_session_timeout'), current_setting('synchronous_commit'));
+                RETURN NEW; END $$;
+            CREATE TRIGGER see BEFORE UPDATE ON commands FOR EACH ROW EXECUTE FUNCTION see();
+        """)
+        async with running(settings) as api:
+            assert (await cancel(api, await api.send(register(132)))).status_code == 200
+        assert tuple(await connection.fetchrow("SELECT * FROM seen") or ()) == (f"{LOCK_SECONDS}s", "on")
