@@ -45,7 +45,7 @@ def example_of(schema: Schema, components: Mapping[str, Schema], name: str = "")
         return schema["examples"][0]
     if "const" in schema:
         return schema["const"]
-    if name in _BY_NAME and not schema.get("properties"):
+    if name in _BY_NAME and not schema.get("properties") and _BY_NAME[name] in schema.get("enum", [_BY_NAME[name]]):
         return _BY_NAME[name]
     if "enum" in schema:
         return schema["enum"][0]

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.applications import Starlette
 
 from api.app import make_app
 from storage.database import engine as make_engine
@@ -32,6 +33,11 @@ class Api:
         self._transport = transport
         self.anonymous = self.with_key(None)
         self.operator = self.anonymous
+
+    @property
+    def app(self) -> Starlette:
+        assert isinstance(self._transport.app, Starlette)
+        return self._transport.app
 
     def with_key(self, key: str | None) -> httpx.AsyncClient:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
