@@ -252,13 +252,16 @@ async def test_a_stream_without_notices_is_late_and_loses_nothing(site: Served, 
 
 async def test_while_redis_is_away_a_stream_is_a_little_late_and_loses_nothing(installer: Installer) -> None:
     settings = await installer.install()
-    async with served(settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1")})) as site:
-        async with client_of(site, site.key) as client, opened(client, "/v1/events?topic=market") as stream:
-            await stream.message()
-            for name in ("one", "two"):
-                async with telling(settings, name):
-                    pass
-                assert await stream.names(1) == [name]
+    async with (
+        served(settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1")})) as site,
+        client_of(site, site.key) as client,
+        opened(client, "/v1/events?topic=market") as stream,
+    ):
+        await stream.message()
+        for name in ("one", "two"):
+            async with telling(settings, name):
+                pass
+            assert await stream.names(1) == [name]
 
 
 async def test_a_beat_tells_where_an_idle_client_resumes(

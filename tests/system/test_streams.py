@@ -4,7 +4,7 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from subprocess import Popen
 
@@ -76,12 +76,11 @@ class Apis:
             await client.aclose()
 
 
-async def events(apis: Apis, last_id: str) -> AsyncIterator[tuple[str, str]]:
+async def events(apis: Apis, last_id: str) -> AsyncGenerator[tuple[str, str]]:
     """What one connection gives after `last_id`: each id, with the name when it is of an event."""
     headers = {"Last-Event-ID": last_id} if last_id else {}
-    params = [("topic", topic) for topic in TOPICS]
     with suppress(httpx.TransportError):  # the API was killed
-        async with apis.any().stream("GET", "/v1/events", params=params, headers=headers) as response:
+        async with apis.any().stream("GET", "/v1/events", params={"topic": TOPICS}, headers=headers) as response:
             if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # it is about to end
                 return
             assert response.status_code == httpx.codes.OK, await response.aread()
