@@ -25,13 +25,22 @@ from storage.hints import Hints
 from storage.queue import Queue
 
 _FRESH_SECONDS = 1.0
-_METHODS = ("GET", "HEAD", "POST")
+_METHODS = ("GET", "HEAD", "POST", "DELETE")
 _ENDINGS = ("succeeded", "rejected", "failed", "expired")
 # A worker's id begins with its host, which is nobody's business; its end tells it from the others.
 _WORKERS = text("""
     SELECT substring(id FROM '[^:]*$') AS name, batches, round_trips, succeeded, rejected, failed, expired,
         (SELECT count(*) FROM partitions WHERE owner = workers.id) AS partitions
     FROM workers WHERE alive_until > clock_timestamp() ORDER BY id
+""")
+
+
+# What endpoints that are disabled have waiting is nobody's concern.
+_WEBHOOKS = text("""
+    SELECT (SELECT count(*) FROM webhooks WHERE disabled_at IS NOT NULL) AS disabled, count(*) AS waiting,
+        coalesce(extract(epoch FROM clock_timestamp() - min(deliveries.created_at)), 0)::float8 AS oldest_seconds
+    FROM deliveries JOIN webhooks ON webhooks.id = webhook_id
+    WHERE state = 'pending' AND NOT by_hand AND disabled_at IS NULL
 """)
 
 
@@ -44,6 +53,7 @@ class _Seen(NamedTuple):
     oldest_seconds: float = 0.0
     free: int = 0
     workers: tuple[Any, ...] = ()
+    webhooks: Any = None
 
 
 class Metrics(Collector):
@@ -99,6 +109,7 @@ class Metrics(Collector):
             waiting = await backlog(self._engine)
             async with self._engine.connect() as connection:
                 workers = tuple((await connection.execute(_WORKERS)).all())
+                webhooks = (await connection.execute(_WEBHOOKS)).one()
         except (SQLAlchemyError, OSError, TimeoutError):
             return _Seen(postgresql=False, redis=redis)
         return _Seen(
@@ -108,6 +119,7 @@ class Metrics(Collector):
             oldest_seconds=max(each["oldest_seconds"] for each in waiting),
             free=sum(each["owner"] is None for each in waiting),
             workers=workers,
+            webhooks=webhooks,
         )
 
     def collect(self) -> Iterable[Metric]:
@@ -127,6 +139,10 @@ class Metrics(Collector):
         yield GaugeMetricFamily("souk_backlog_oldest_seconds", "Age of the oldest of them", seen.oldest_seconds)
         yield GaugeMetricFamily("souk_partitions_free", "Partitions that nobody drains", seen.free)
         yield GaugeMetricFamily("souk_workers", "Workers alive", len(seen.workers))
+        webhooks = seen.webhooks
+        yield GaugeMetricFamily("souk_webhooks_disabled", "Endpoints that nothing is delivered to", webhooks.disabled)
+        yield GaugeMetricFamily("souk_webhook_deliveries_waiting", "Deliveries to the others", webhooks.waiting)
+        yield GaugeMetricFamily("souk_webhook_oldest_seconds", "Age of the oldest of these", webhooks.oldest_seconds)
         leases = GaugeMetricFamily("souk_worker_partitions", "Partitions a worker drains", labels=["worker"])
         batches = CounterMetricFamily("souk_worker_batches", "Transactions of a worker", labels=["worker"])
         trips = CounterMetricFamily("souk_worker_round_trips", "Its statements", labels=["worker"])

@@ -240,3 +240,26 @@ async def test_without_a_key_for_secrets_webhooks_are_not_offered(installer: Ins
     async with running(await installer.install(webhook_private=True)) as api, api.unchanged():
         response = await api.operator.post("/v1/webhooks", json={"url": URL, "topics": ["market"]})
         assert_problem(response, 503, "unavailable")
+
+
+async def test_what_waits_and_who_is_disabled_is_among_the_figures(installer: Installer) -> None:
+    key = SecretStr(Fernet.generate_key().decode())
+    async with running(await installer.install(secret_key=key, webhook_private=True)) as api:
+        for disabled in ("now()", "NULL"):
+            made = await register(api.operator)
+            async with connected(api.settings) as connection:
+                await connection.execute(
+                    f"UPDATE webhooks SET disabled_at = {disabled},"
+                    f" disabled_reason = CASE WHEN {disabled} IS NOT NULL THEN 'gone' END WHERE id = $1",
+                    made["id"],
+                )
+                await connection.execute(
+                    "INSERT INTO deliveries (id, webhook_id, name, body, created_at)"
+                    " SELECT gen_random_uuid(), $1, 'nft.sold', '{}', now() - interval '1 hour'"
+                    " FROM generate_series(1, 3)",
+                    made["id"],
+                )
+        figures = (await api.anonymous.get("/metrics")).text
+        assert "souk_webhooks_disabled 1.0\n" in figures
+        assert "souk_webhook_deliveries_waiting 3.0\n" in figures
+        assert "souk_webhook_oldest_seconds 36" in figures

@@ -89,7 +89,7 @@ async def test_who_sent_a_command_is_told_what_came_of_it(site: Site) -> None:
         async def told() -> bool:  # of those sent from some moment on
             [receipt] = await site.submit([register(next(users))], wait=10)
             sent.add(receipt["id"])
-            return receiver.seen
+            return bool(receiver.seen)
 
         await eventually(told)
         fields = receiver.seen[0].body["data"]["fields"]

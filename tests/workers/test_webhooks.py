@@ -419,6 +419,29 @@ async def test_what_fails_for_too_long_is_given_up_and_its_endpoint_disabled(ins
         assert [entry[0] for entry in await office.log()] == ["delivered"] * 3
 
 
+async def test_who_is_enabled_is_tried_soon_and_has_all_the_time_again(installer: Installer) -> None:
+    async with opened(installer, webhook_backoff_seconds=[1_000]) as office, a_receiver() as receiver:
+        receiver.respond = failing(NO, 1, times=2)
+        webhook_id = await office.register(receiver.url)
+        await office.happen()
+
+        def failed(times: int) -> Callable[[], Awaitable[bool]]:
+            async def logged() -> bool:
+                return await office.log() == [("pending", times, 500, None)]
+
+            return logged
+
+        async with office.workers():
+            await eventually(failed(1))
+            await office.connection.execute(
+                "UPDATE webhooks SET disabled_at = now(), disabled_reason = 'failing';"
+                "UPDATE deliveries SET failing_since = now() - interval '4 days', attempted_at = now() - interval '1 hour'"
+            )
+            await store.enable(office.pool, office.settings, ME, webhook_id)
+            await eventually(failed(2))
+        assert await office.disabled(webhook_id) is None
+
+
 async def test_the_pauses_grow_and_end_with_the_time_there_is(installer: Installer) -> None:
     """Of three days, which nobody waits for: each attempt is made as its time had come."""
     async with opened(installer, webhook_backoff_seconds=Settings.model_fields["webhook_backoff_seconds"].default) as (
@@ -502,6 +525,44 @@ async def test_a_resend_is_the_same_again(office: Office) -> None:
             await eventually(office.ended)
         assert numbers(receiver.seen) == [1, 2, 3, 1]
         assert (receiver.seen[0].id, receiver.seen[0].content) == (receiver.seen[3].id, receiver.seen[3].content)
+
+
+async def test_a_resend_does_not_wait_for_the_order(installer: Installer) -> None:
+    async with opened(installer, webhook_backoff_seconds=[1_000]) as office, a_receiver() as receiver:
+        receiver.respond = failing(NO, 2)
+        webhook_id = await office.register(receiver.url)
+        await office.happen(3)
+
+        async def failed_once() -> bool:
+            return ("pending", 1, 500, None) in await office.log(webhook_id)
+
+        async def resent() -> bool:
+            return numbers(receiver.seen) == [1, 2, 1]
+
+        async with office.workers():
+            await eventually(failed_once)
+            given = await office.first_delivery(webhook_id)
+            await store.resend(office.pool, office.settings, ME, webhook_id, given)
+            await eventually(resent)
+
+
+async def test_a_resend_that_fails_holds_nobody_up(office: Office) -> None:
+    async with a_receiver() as receiver:
+        webhook_id = await office.register(receiver.url)
+        await office.happen(1)
+        async with office.workers():
+            await eventually(office.ended)
+            receiver.respond = failing(NO, 1)
+            given = await office.first_delivery(webhook_id)
+            await store.resend(office.pool, office.settings, ME, webhook_id, given)
+            await office.happen(2, first=2)
+            await eventually(office.ended)
+        assert sorted(numbers(receiver.seen)) == [1, 1, 2, 3]
+        assert [entry[:3] for entry in await office.log()] == [
+            ("failed", 2, 500),
+            ("delivered", 1, 200),
+            ("delivered", 1, 200),
+        ]
 
 
 async def test_a_resend_of_what_waits_for_its_next_attempt_is_one_now(installer: Installer) -> None:
