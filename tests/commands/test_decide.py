@@ -6,6 +6,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from commands.book import Account, Book, Event, NotLoaded, Side, available, held
 from commands.command import KINDS, USER, Command, Envelope, Invalid, decode
@@ -55,6 +57,17 @@ def test_past_its_time_a_command_expires_unexecuted() -> None:
     [timely] = world.run((deposit(1, TON), None), not_after=world.now + timedelta(hours=1))
     assert (late.status, timely.status) == (Status.EXPIRED, Status.SUCCEEDED)
     assert world.balance(1) == 11 * TON
+
+
+@given(st.integers(-3_000_000, 3_000_000))
+def test_a_command_expires_only_past_its_time_and_then_leaves_nothing(microseconds: int) -> None:
+    world = World()
+    world.user(1)
+    rows, records = dict(world.rows), list(world.records)
+    began_at = world.now + timedelta(seconds=world.batch_seconds)
+    [outcome] = world.run((deposit(1, TON), None), not_after=began_at - timedelta(microseconds=microseconds))
+    assert outcome.status is (Status.EXPIRED if microseconds > 0 else Status.SUCCEEDED)
+    assert ((world.rows, world.records) == (rows, records)) is (microseconds > 0)
 
 
 def test_a_balance_never_falls_below_zero() -> None:
