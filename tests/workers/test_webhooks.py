@@ -435,7 +435,8 @@ async def test_who_is_enabled_is_tried_soon_and_has_all_the_time_again(installer
             await eventually(failed(1))
             await office.connection.execute(
                 "UPDATE webhooks SET disabled_at = now(), disabled_reason = 'failing';"
-                "UPDATE deliveries SET failing_since = now() - interval '4 days', attempted_at = now() - interval '1 hour'"
+                "UPDATE deliveries SET failing_since = now() - interval '4 days',"
+                " attempted_at = now() - interval '1 hour'"
             )
             await store.enable(office.pool, office.settings, ME, webhook_id)
             await eventually(failed(2))
