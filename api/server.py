@@ -11,6 +11,9 @@ from starlette.applications import Starlette
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 DRAIN_SECONDS = 10
+STALLED_SECONDS = 60.0
+"""How long a client may take none of what was sent to it, before the system drops the connection: a stream's would
+otherwise stay for ever."""
 _PING_SECONDS = 20.0
 _LINGER_SECONDS = 10.0
 """How long a peer that does not read may keep a WebSocket's last bytes in our memory."""
@@ -66,9 +69,17 @@ def make_server(app: Starlette, host: str, port: int) -> uvicorn.Server:
     return _Server(config)
 
 
+def listen(config: uvicorn.Config) -> socket.socket:
+    """The address, bound. What is accepted on it has the same patience with who takes nothing."""
+    listening = config.bind_socket()
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_SECONDS * 1_000))
+    return listening
+
+
 def serve(app: Starlette, host: str, port: int) -> None:
     """Until a signal."""
     server = make_server(app, host, port)
-    server.run()
+    server.run([listen(server.config)])
     if not server.started:
         raise SystemExit(1)

@@ -8,15 +8,17 @@ import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import httpx
 import pytest
 from pydantic import SecretStr
+from starlette.applications import Starlette
 
 from api import streams
 from api.hub import BUFFER_MAX
+from api.server import STALLED_SECONDS, listen, make_server
 from storage.database import Connection
 from storage.feed import Cursor, read_end
 from storage.keys import Role, revoke_key
@@ -462,6 +464,16 @@ async def test_a_client_that_does_not_read_is_told_where_to_resume(
     assert 0 < told < count - BUFFER_MAX
     async with opened(client, f"{path}&after={last_id}") as stream:
         assert await stream.names(count - told) == names[told:]
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such patience")
+def test_the_system_drops_a_connection_that_takes_nothing(site: Served) -> None:
+    config = make_server(cast("Starlette", site.server.config.app), "127.0.0.1", 0).config
+    with listen(config) as listening:
+        listening.listen()
+        with socket.create_connection(listening.getsockname()), listening.accept()[0] as accepted:
+            patience = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    assert patience == STALLED_SECONDS * 1_000
 
 
 async def test_a_drain_tells_streams_to_reconnect_and_is_over_soon(installer: Installer) -> None:
