@@ -96,7 +96,9 @@ def _submit_file(file: typer.FileBinaryRead, actor: int | None, key: str | None,
     good = True
     with (
         _client(data_dir, patience=LONG_PATIENCE_SECONDS) as souk,
-        Progress(*columns, console=console, disable=not console.is_terminal) as progress,
+        Progress(
+            *columns, console=console, disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty()
+        ) as progress,
     ):
         bar = progress.add_task("", total=total)
         for lines in submit_lines(souk, iter(file.readline, b""), actor=actor, key=key, wait=wait):

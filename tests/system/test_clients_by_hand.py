@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -61,11 +61,13 @@ def next_line(process: subprocess.Popen[str]) -> Any:
     return json.loads(process.stdout.readline())
 
 
-def on_terminal(stack: Up, *arguments: str) -> str:
-    """What a person sees."""
+def on_terminal(stack: Up, *arguments: str, stdout: IO[str] | None = None) -> str:
+    """What a person sees, if stdout goes there too or is put away."""
     ours, theirs = pty.openpty()
     command = [*SOUK, *arguments, "--data-dir", str(stack.data_dir)]
-    with subprocess.Popen(command, cwd=PROJECT, env=clean_environment(), stdin=theirs, stdout=theirs) as process:
+    with subprocess.Popen(
+        command, cwd=PROJECT, env=clean_environment(), stdin=theirs, stdout=stdout or theirs, stderr=theirs
+    ) as process:
         os.close(theirs)
         seen = b""
         try:
@@ -104,6 +106,14 @@ def test_a_file_is_answered_line_by_line_and_a_bad_line_harms_no_other(on: Run, 
     assert [each.get("status") for each in told] == ["succeeded", None, 422, "rejected", "succeeded", None]
     assert [each.get("line") for each in told] == [None, 2, 4, None, None, 7]
     assert [line.split(":")[1].strip() for line in done.err.splitlines()] == ["line 2", "line 4", "line 7"]
+
+
+def test_progress_is_on_the_terminal_and_receipts_are_in_the_pipe(stack: Up, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("\n".join(REGISTER % user for user in range(9150, 9170)))
+    with (tmp_path / "out").open("w") as out:
+        seen = on_terminal(stack, "submit", "--file", str(tmp_path / "in"), stdout=out)
+    assert "20/20" in seen
+    assert [each["status"] for each in lines_of((tmp_path / "out").read_text())] == ["succeeded"] * 20
 
 
 def test_a_file_with_a_key_sent_again_does_nothing_twice(on: Run, tmp_path: Path) -> None:
