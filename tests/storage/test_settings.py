@@ -37,6 +37,10 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
         ("SOUK_GATEWAY_SECRET", "canary"),
         ("SOUK_GATEWAY_SECRET", "whsec_" + "A" * 33),
         ("SOUK_SECRET_KEY", "canary"),
+        ("SOUK_IDEMPOTENCY_DAYS", "0"),
+        ("SOUK_KEEP_COMMANDS_DAYS", "0"),
+        ("SOUK_KEEP_COMMANDS_DAYS", "29"),
+        ("SOUK_ARCHIVE_COMMANDS", "perhaps"),
         ("SOUK_INTEGRATIONS", "{"),
         ("SOUK_INTEGRATIONS", '[{"id": "tonnel"}]'),
     ],
@@ -50,7 +54,7 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, 
 
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a compose file passes on what nobody has set."""
-    for name in ("read_database_url", "gateway_url", "gateway_secret", "secret_key"):
+    for name in ("read_database_url", "gateway_url", "gateway_secret", "secret_key", "keep_commands_days"):
         monkeypatch.setenv(f"SOUK_{name.upper()}", "")
         assert getattr(load_settings(), name) is None
 
