@@ -46,6 +46,16 @@ IN_FORCE = """disabled_at IS NULL AND (
     key_id IS NULL OR EXISTS (SELECT FROM api_keys WHERE api_keys.id = key_id AND revoked_at IS NULL)
 )"""
 """Which endpoints are delivered to: a key's only while it is not revoked."""
+WAITING = """waiting AS (
+    (SELECT webhook_id FROM deliveries WHERE state = 'pending' AND NOT by_hand ORDER BY webhook_id LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT webhook_id FROM deliveries
+        WHERE state = 'pending' AND NOT by_hand AND webhook_id > waiting.webhook_id ORDER BY webhook_id LIMIT 1
+    ) FROM waiting WHERE webhook_id IS NOT NULL
+)"""
+"""The endpoints with deliveries that wait, and a null: found by jumping from one to the next in the index, past all but
+the first of each."""
 
 _SECRET_BYTES = 32
 

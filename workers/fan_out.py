@@ -1,7 +1,8 @@
 """Fanning out: events become deliveries of the webhooks that want them, whichever worker looks first.
 
-Every endpoint has a position in the feed. What comes after it and is of its topics becomes deliveries, in one statement
-with the new position and under the endpoint's row: one delivery for each event, numbered in the feed's order.
+Every endpoint has a position in the feed. What comes after it and is of its topics becomes deliveries, in a transaction
+with the new position and under the lock of the endpoint's row: one delivery for each event, numbered in the feed's
+order.
 
 Most endpoints are at the front together, so that one reading serves them all; those that are behind share another.
 """
@@ -19,7 +20,7 @@ from storage.database import Connection, Line, is_weather
 from storage.feed import Cursor, StoredEvent, read_events
 from storage.journal import new_id
 from storage.settings import Settings
-from storage.webhooks import IN_FORCE, body_of
+from storage.webhooks import IN_FORCE, WAITING, body_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +30,12 @@ WAITING_MAX = 100
 _TURN_SECONDS = 0.25
 _REST_SECONDS = 0.05
 """Between two turns while events keep coming, for the sake of the lanes; the first of them is not kept waiting."""
+_SHARE = 0.25
+"""Of the time that turns may take while events keep coming, however many endpoints there are."""
 _PENDING_SECONDS = 0.02
 _STATEMENT_SECONDS = 10.0
 _EVENTS_MAX = 500
-_ROWS_MAX = 20_000
+_ROWS_MAX = 5_000
 """Of one reading, about: fewer events are read for more endpoints."""
 _TOPICS_MAX = 200
 """Endpoints with more of them together have the events sorted here."""
@@ -42,36 +45,31 @@ _KEPT_DAYS = 30
 _FORGET_SECONDS = 60.0
 _FORGET_MAX = 1_000
 
-_ENDPOINTS = f"""
-SELECT id, after_txid, after_id, topics FROM webhooks
-WHERE {IN_FORCE} AND NOT EXISTS (
-    SELECT FROM deliveries WHERE webhook_id = webhooks.id AND state = 'pending' AND NOT by_hand
+_FULL = f"""
+WITH RECURSIVE {WAITING}
+SELECT webhook_id FROM waiting WHERE EXISTS (
+    SELECT FROM deliveries WHERE deliveries.webhook_id = waiting.webhook_id AND state = 'pending' AND NOT by_hand
     OFFSET {WAITING_MAX} - 1
 )
 """  # noqa: S608 - constant
+_ENDPOINTS = f"SELECT id, after_txid, after_id, topics FROM webhooks WHERE {IN_FORCE}"  # noqa: S608 - constant
 
 # Whoever has an endpoint's row numbers its deliveries after all that it had before; others leave it out meanwhile.
+_LOCK = """
+SELECT id, after_txid, after_id FROM webhooks WHERE id = ANY($1::uuid[]) AND disabled_at IS NULL
+FOR NO KEY UPDATE SKIP LOCKED
+"""
 _FAN_OUT = """
-WITH locked AS (
-    SELECT webhooks.id, after_txid, after_id, to_txid, to_id
-    FROM webhooks JOIN unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS reached(id, to_txid, to_id) USING (id)
-    WHERE disabled_at IS NULL
-    FOR NO KEY UPDATE OF webhooks SKIP LOCKED
-), moved AS (
-    UPDATE webhooks SET after_txid = to_txid, after_id = to_id FROM locked
-    WHERE webhooks.id = locked.id AND (to_txid, to_id) > (locked.after_txid, locked.after_id)
-), made AS (
-    INSERT INTO deliveries (id, webhook_id, event_txid, event_id, name, body)
-    SELECT new.id, webhook_id, txid, event_id, names[number], bodies[number]
-    FROM unnest($4::uuid[], $5::uuid[], $6::bigint[], $7::bigint[], $8::integer[])
-            WITH ORDINALITY AS new(id, webhook_id, txid, event_id, number, place)
-        JOIN locked ON locked.id = webhook_id
-        CROSS JOIN (SELECT $9::text[] AS names, $10::text[] AS bodies) AS events
-    WHERE (txid, event_id) > (locked.after_txid, locked.after_id)
-    ORDER BY place
-    ON CONFLICT DO NOTHING
+WITH moved AS (
+    UPDATE webhooks SET after_txid = to_txid, after_id = to_id
+    FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS reached(id, to_txid, to_id)
+    WHERE webhooks.id = reached.id AND (to_txid, to_id) > (after_txid, after_id)
 )
-SELECT id FROM locked
+INSERT INTO deliveries (id, webhook_id, event_txid, event_id, name, body)
+SELECT id, webhook_id, txid, event_id, ($9::text[])[number], ($10::text[])[number]
+FROM unnest($4::uuid[], $5::uuid[], $6::bigint[], $7::bigint[], $8::integer[])
+    WITH ORDINALITY AS new(id, webhook_id, txid, event_id, number, place)
+ORDER BY place
 """
 
 _FORGET = """
@@ -91,6 +89,10 @@ class Endpoint:
         self.position = position
         self.topics = topics
         self.found: list[StoredEvent] = []
+
+    def leave_out(self, stored: Cursor) -> None:
+        """What somebody else has seen to meanwhile, up to this place."""
+        self.found = [event for event in self.found if event.cursor > stored]
 
 
 class Looked(NamedTuple):
@@ -130,10 +132,12 @@ class FanOut:
                     self._line.doubt(error)
                     pause = _TURN_SECONDS
                 if pause == _TURN_SECONDS and self._looked:
+                    ended = time.monotonic()
+                    rested = max(began + _REST_SECONDS, ended + (ended - began) / _SHARE)
                     with suppress(TimeoutError):
                         async with asyncio.timeout(pause):
                             await self._rung.wait()
-                    pause = began + _REST_SECONDS - time.monotonic()
+                    pause = rested - time.monotonic()
                 await asyncio.sleep(pause)
         finally:
             await self._line.close()
@@ -141,7 +145,9 @@ class FanOut:
     async def turn(self) -> float:
         """Look at the feed once. After how many seconds to look again, unless rung for."""
         connection = await self._line.connected()
-        endpoints = [self._endpoint(*row) for row in await connection.fetch(_ENDPOINTS)]
+        rows = await connection.fetch(_ENDPOINTS)
+        full = {row[0] for row in await connection.fetch(_FULL)} if rows else set()
+        endpoints = [self._endpoint(*row) for row in rows if row[0] not in full]
         self._looked = {
             endpoint.id: self._looked.get(endpoint.id, Looked(endpoint.position, time.monotonic()))
             for endpoint in endpoints
@@ -173,11 +179,18 @@ class FanOut:
         ]
         stored: set[UUID] = set()
         if to_store:
-            stored = {row[0] for row in await connection.fetch(_FAN_OUT, *_arguments(to_store))}
+            async with connection.transaction():
+                rows = await connection.fetch(_LOCK, [endpoint.id for endpoint in to_store])
+                locked = {id_: Cursor(after_txid, after_id) for id_, after_txid, after_id in rows}
+                for endpoint in to_store:
+                    if endpoint.id in locked:
+                        stored.add(endpoint.id)
+                        endpoint.leave_out(locked[endpoint.id])
+                await connection.execute(_FAN_OUT, *_arguments([each for each in to_store if each.id in stored]))
         for endpoint in endpoints:
             if endpoint.id in stored:
                 self._looked[endpoint.id] = Looked(endpoint.position, now)
-            elif not endpoint.found:  # else somebody else had the row
+            elif not endpoint.found:  # else somebody else has the row
                 self._looked[endpoint.id] = self._looked[endpoint.id]._replace(position=endpoint.position)
         if any(endpoint.found for endpoint in to_store):
             self._made()

@@ -27,7 +27,7 @@ from storage.gateway import signed
 from storage.outbound import Outbound, Unanswered
 from storage.sealing import NoSecretKey, Sealer
 from storage.settings import Settings
-from storage.webhooks import IN_FORCE, LEASE_MARGIN_SECONDS, lease_seconds
+from storage.webhooks import IN_FORCE, LEASE_MARGIN_SECONDS, WAITING, lease_seconds
 from workers.fan_out import FanOut
 
 logger = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ _USER_AGENT = "Souk-Webhooks"
 
 # A row that somebody else claims or finishes meanwhile is looked at again when its lock is had, and left out.
 _CLAIM = f"""
-WITH front AS (
-    SELECT oldest.id, due_at, user_id, key_id FROM webhooks, LATERAL (
+WITH RECURSIVE {WAITING}, front AS (
+    SELECT oldest.id, due_at, user_id, key_id FROM waiting JOIN webhooks ON webhooks.id = webhook_id, LATERAL (
         SELECT id, due_at FROM deliveries
         WHERE webhook_id = webhooks.id AND state = 'pending' AND NOT by_hand ORDER BY seq LIMIT concurrency
     ) AS oldest

@@ -777,3 +777,25 @@ async def test_the_log_is_kept_for_a_month(office: Office, monkeypatch: pytest.M
         await forgetful._forget()
         await forgetful._line.close()
         assert len(await office.log()) == 2
+
+
+async def test_a_thousand_endpoints_are_served_in_bounded_time(office: Office) -> None:
+    """Of a reading for so many, a few events at a time."""
+    await office.register("http://127.0.0.1:1/")
+    await office.connection.execute(
+        "INSERT INTO webhooks (id, user_id, url, topics, concurrency, secret, after_txid, after_id)"
+        " SELECT gen_random_uuid(), n, url, topics, concurrency, secret, after_txid, after_id"
+        " FROM webhooks, generate_series(1, 999) AS n"
+    )
+    await office.happen(10)
+    looking = FanOut(office.settings, lambda: None)
+
+    async def all_made() -> bool:
+        await looking.turn()
+        return len(await office.log()) == 10_000
+
+    await eventually(all_made, seconds=60)
+    await looking._line.close()
+    worker = Webhooks(office.settings)
+    assert len(await worker._claim()) == webhooks.SENDS_MAX
+    await worker._farewell()
