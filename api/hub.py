@@ -375,6 +375,7 @@ class Hub:
         self._begin(reading.reached)
 
     async def _end(self, line: Line) -> End:
+        self.readings += 1
         try:
             return await read_end(await line.connected())
         except Exception as error:
