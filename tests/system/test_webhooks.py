@@ -45,6 +45,7 @@ async def test_a_worker_killed_between_sending_and_noting_repeats_under_the_same
     worker = site.start_worker()
     async with a_receiver() as receiver:
         webhook = await endpoint(site, receiver.url, "ops")
+
         async def dies_at_the_third(seen: Seen, writer: asyncio.StreamWriter) -> None:
             if len(receiver.seen) == 3:
                 end(worker, signal.SIGKILL)  # what it sent is here, and it hears no answer
