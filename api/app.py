@@ -111,5 +111,6 @@ def make_app(settings: Settings) -> Starlette:
         middleware=[Middleware(metrics.middleware)],
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # a path has one form, and no answer repeats the header Host
     app.state.drain, app.state.body_max_bytes = drain, settings.body_max_bytes
     return app
