@@ -29,6 +29,7 @@ PROBLEMS = {
     "not_found": (404, "There is no such thing, or it is somebody else's."),
     "method_not_allowed": (405, "The path is there, but not for this method."),
     "already_final": (409, "The command has its outcome; `receipt` shows it."),
+    "limit_reached": (409, "There are as many of them as one may have; `limit` says how many."),
     "too_large": (413, "The body or the batch is larger than is taken."),
     "unsupported_media_type": (415, "The body is not declared as application/json."),
     "invalid": (422, "The request is well-formed but not valid; `errors` says where."),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,6 +30,11 @@ from storage.webhooks import CONCURRENCY_MAX, TOPICS_MAX, NewWebhook, Owner, Too
 _STATES = ("pending", "delivered", "failed")
 
 
+def _whole(value: object) -> object:
+    """To JSON, 3.0 is an integer too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class WebhookBody(BaseModel):
     """An endpoint on the wire."""
 
@@ -41,7 +46,7 @@ class WebhookBody(BaseModel):
         Field(min_length=1, max_length=TOPICS_MAX),
     ]
     description: Annotated[str, StringConstraints(strict=True, max_length=255, pattern=PRINTABLE)] | None = None
-    concurrency: Annotated[int, Field(strict=True, ge=1, le=CONCURRENCY_MAX)] = 1
+    concurrency: Annotated[int, Field(strict=True, ge=1, le=CONCURRENCY_MAX), BeforeValidator(_whole)] = 1
     """Deliveries under way at once; with 1 they come strictly in order."""
 
 
@@ -189,7 +194,7 @@ class Webhooks:
         "webhooks",
         body=_BODY,
         answers={201: Answer("The endpoint, and its secret.", _WITH_SECRET, ("Location",))},
-        problems=("malformed", "forbidden", "too_large", "unsupported_media_type", "invalid"),
+        problems=("malformed", "forbidden", "limit_reached", "too_large", "unsupported_media_type", "invalid"),
     )
     async def register(self, request: Request) -> Response:
         """POST /v1/webhooks: register an endpoint.
@@ -208,7 +213,8 @@ class Webhooks:
         try:
             row = await store.register(self._engine, Owner.of(credential), new)
         except TooMany as error:
-            raise Invalid(("", f"there are {error} endpoints, and no more may be")) from None
+            detail = f"There are {error} endpoints of yours, and no more may be: remove one."
+            raise Problem(409, "limit_reached", detail, limit=error.args[0]) from None
         shown = _webhook(row) | {"secret": secret}
         return json_response(shown, 201, {"Location": shown["links"]["self"]})
 

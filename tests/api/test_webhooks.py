@@ -73,6 +73,7 @@ async def test_a_registered_endpoint_is_there_and_its_secret_shown_once(
         ({"url": URL, "topics": ["market"], "concurrency": 0}, ["concurrency"]),
         ({"url": URL, "topics": ["market"], "concurrency": 11}, ["concurrency"]),
         ({"url": URL, "topics": ["market"], "concurrency": True}, ["concurrency"]),
+        ({"url": URL, "topics": ["market"], "concurrency": 1.5}, ["concurrency"]),
         ({"url": URL, "topics": ["market"], "description": "x\0"}, ["description"]),
         ({"url": URL, "topics": ["market"], "secret": "mine"}, ["secret"]),
     ],
@@ -163,7 +164,8 @@ async def test_an_owner_has_a_few_endpoints_and_no_more(site: Api) -> None:
     body = {"url": URL, "topics": ["market"]}
     answers = await asyncio.gather(*(client.post("/v1/webhooks", json=body) for _ in range(WEBHOOKS_MAX + 5)))
     assert [answer.status_code for answer in answers].count(201) == WEBHOOKS_MAX
-    assert_problem(next(answer for answer in answers if answer.status_code != 201), 422, "invalid", [""])
+    refused = next(answer for answer in answers if answer.status_code != 201)
+    assert assert_problem(refused, 409, "limit_reached")["limit"] == WEBHOOKS_MAX
     page = (await client.get("/v1/webhooks", params={"limit": 15})).json()
     rest = (await client.get("/v1/webhooks", params={"limit": 15, "cursor": page["next"]})).json()
     assert len({item["id"] for item in page["items"] + rest["items"]}) == WEBHOOKS_MAX
