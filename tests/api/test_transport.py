@@ -10,8 +10,8 @@ from tests.market import register
 
 ROUTES = {
     "/v1/commands": {"GET", "POST"},
-    "/v1/commands/batch": {"GET", "POST"},  # to GET, batch is an id like any other
-    "/v1/commands/0197b0c4-0000-7000-8000-000000000000": {"GET"},
+    "/v1/commands/batch": {"GET", "POST", "DELETE"},  # to GET and DELETE, batch is an id like any other
+    "/v1/commands/0197b0c4-0000-7000-8000-000000000000": {"GET", "DELETE"},
     "/v1/listings": {"GET"},
     "/v1/nfts/1": {"GET"},
     "/v1/users/me": {"GET"},

@@ -7,7 +7,6 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from loadtest.costs import (
     ACCOUNTS,
@@ -30,8 +29,7 @@ from loadtest.costs import (
     usage,
 )
 from loadtest.pace import Sending
-from loadtest.scale import LOADS, ScalePlan, in_turns, scale, typical
-from loadtest.stack import own_stack
+from loadtest.scale import in_turns, typical
 
 PYTHON = "/usr/bin/python3"
 SECONDS = st.floats(0, 1e6)
@@ -159,21 +157,3 @@ class Api:
 def test_the_typical_round_is_one_that_took_place() -> None:
     rounds = [{"per_second": rate, "p50": p50} for rate, p50 in ((3.0, 1), (1.0, 2), (2.0, 3), (9.0, 4))]
     assert typical(rounds) == {"per_second": 2.0, "p50": 3}
-
-
-async def test_a_small_run_finds_everything_right_and_tells_what_it_cost() -> None:
-    plan = ScalePlan(rounds=1, seconds=1, users=200, items=600, configurations=((2, 2),))
-    console = Console(record=True, width=160)
-    async with own_stack(0) as stack:
-        result = await scale(stack, plan, console)
-    assert result.good, result.figures["problems"]
-    for load in LOADS:
-        [cell] = result.figures["loads"][load]
-        figures = cell["typical"]
-        assert figures["partitions"] == [32, 32]
-        assert sum(figures["executed"]) == figures["commands"] > 0
-        assert all(figures["microseconds"][part] > 0 for part in PARTS)
-        assert figures["each"]["WAL bytes"] > 0
-        assert figures["each"]["Redis commands"] > 0
-    text = console.export_text()
-    assert all(load in text for load in LOADS)

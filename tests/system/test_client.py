@@ -14,7 +14,7 @@ from api.client import Client, Event, Receipt, Submission
 from tests.deadline import eventually
 from tests.system.site import Site, Trades
 
-DEATHS = 4
+DEATHS = 2
 _MARKET = "SELECT txid || '-' || id FROM events WHERE 'market' = ANY(topics) ORDER BY txid, id"
 
 
@@ -59,7 +59,7 @@ async def listen(souk: Client, heard: list[Event]) -> None:
         heard.append(event)  # noqa: PERF401 - it is looked at meanwhile
 
 
-@pytest.mark.parametrize(("together", "rounds"), [(True, 40), (False, 6)])
+@pytest.mark.parametrize(("together", "rounds"), [(True, 16), (False, 3)])
 async def test_clients_recover_by_themselves_from_the_deaths_of_the_api(
     site: Site, together: bool, rounds: int
 ) -> None:

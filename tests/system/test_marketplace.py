@@ -58,4 +58,4 @@ async def test_everything_at_once_ends_as_foreseen(brisk_site: Site) -> None:
 @pytest.mark.parametrize("mix", [Mix.BUY, Mix.AUCTION, Mix.OFFER, Mix.SWAP])
 async def test_every_other_mix_ends_as_foreseen_too(brisk_site: Site, mix: Mix) -> None:
     """In bodies, so that the commands of one moment meet in one batch."""
-    await played(brisk_site, Plan(mix, seed=2, users=60, items=400, commands=300, concurrency=4, batch=25))
+    await played(brisk_site, Plan(mix, seed=2, users=60, items=400, commands=150, concurrency=4, batch=25))
