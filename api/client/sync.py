@@ -102,10 +102,14 @@ class SyncClient:
             tasks[0].add_done_callback(lambda _: ended.set())
 
         def cancel() -> None:
-            tasks[0].cancel()
+            if tasks:
+                tasks[0].cancel()
+            else:  # interrupted before it could begin
+                work.close()
+                ended.set()
 
-        self._loop.call_soon_threadsafe(start)
         try:
+            self._loop.call_soon_threadsafe(start)
             ended.wait()
         except BaseException:  # a KeyboardInterrupt
             self._loop.call_soon_threadsafe(cancel)
@@ -123,7 +127,8 @@ class SyncClient:
                     return
                 yield item
         finally:
-            self._run(items.aclose())
+            if not self._loop.is_closed():  # as it may be to the collector of what an interrupt left
+                self._run(items.aclose())
 
 
 async def _made(url: str, key: str, patience: float) -> Client:
