@@ -1,6 +1,5 @@
 """Real servers for every test that wants them, one of each per session, and installations on them."""
 
-import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -10,11 +9,6 @@ from storage.embedded import EmbeddedPostgres, EmbeddedRedis
 from storage.journal import Journal
 from storage.settings import Settings
 from tests.installation import Installer
-
-
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Three for two cores: a third of the time tests wait, for processes, leases and timers."""
-    return (os.cpu_count() or 1) * 3 // 2
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from storage.database import engine as make_engine
 from storage.keys import Role, create_key
 from storage.settings import Settings
 from storage.tables import metadata
+from tests.deadline import again_while_busy
 from tests.installation import connected
 from workers.worker import execute
 
@@ -64,7 +65,7 @@ class Api:
 
     async def send(self, command: Mapping[str, Any], **extra: Any) -> dict[str, Any]:
         """The receipt of a command that the operator sends."""
-        response = await self.operator.post("/v1/commands", json={**command, **extra})
+        response = await again_while_busy(lambda: self.operator.post("/v1/commands", json={**command, **extra}))
         assert response.status_code == 202, response.text
         receipt: dict[str, Any] = response.json()
         return receipt

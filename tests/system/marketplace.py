@@ -23,7 +23,7 @@ from storage.database import Connection
 from storage.keys import Role, create_key
 from storage.sandbox import Fault, clear_faults, set_fault
 from storage.settings import Settings
-from tests.deadline import eventually
+from tests.deadline import again_while_busy, eventually
 from tests.installation import connected
 from tests.market import TON, deposit, gift, receive, register, set_price
 from tests.system.site import Site, site_of
@@ -92,7 +92,9 @@ class Marketplace:
     async def submit(self, sent: Command, wait: int = 0) -> Receipt:
         """The receipt as it is answered: final when it is so within the wait."""
         headers = {"Prefer": f"wait={wait}"} if wait else {}
-        response = await self.site.client.post("/v1/commands", json=sent.as_json(), headers=headers)
+        response = await again_while_busy(
+            lambda: self.site.client.post("/v1/commands", json=sent.as_json(), headers=headers)
+        )
         assert response.status_code in (200, 202), response.text
         receipt: Receipt = response.json()
         return receipt
