@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -158,8 +157,10 @@ def worker(
     settings = _checked_settings("worker")
     import uvloop
 
-    from workers.worker import SoukWorker
+    from workers.worker import END_SIGNALS, SoukWorker
 
+    # A signal before the loop turns would be lost: it waits until the worker's `main` can hear it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         asyncio.set_event_loop(runner.get_loop())
         SoukWorker(settings, burst=burst).run()
@@ -176,8 +177,10 @@ def migrate() -> None:
 
 
 def _checked_settings(name: str) -> "Settings":
-    for number in (signal.SIGINT, signal.SIGTERM):  # until it drains; and uvicorn raises the signal again after that
-        signal.signal(number, lambda *_: sys.exit())
+    # Until it can drain there is nothing to lose; an exception might be raised where nobody lets it pass, in the
+    # collector of garbage say. And uvicorn raises the signal again when it has drained.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(0))
     # Most objects die young and in no cycle: collecting seldom saves a tenth of the time.
     gc.set_threshold(50_000, 20, 50)
     logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s {name} %(levelname)s %(message)s")

@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 20
 """Above 0, arq leaves the end to `handle_sig_wait_for_completion`."""
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _BATCH_SECONDS = 5.0
 """How long a batch in hand may take to its end once a signal has come."""
 
@@ -110,6 +111,7 @@ class SoukWorker(Worker):
 
     async def main(self) -> None:
         """Run until a signal stops the lanes, then hand the leases back."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)  # blocked, perhaps, until we are here
         self.ctx["redis"] = self.pool
         if self.on_startup:
             await self.on_startup(self.ctx)
