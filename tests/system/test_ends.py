@@ -77,6 +77,14 @@ async def test_all_end_well_without_postgresql(own: tuple[Site, EmbeddedPostgres
     postgres.start()
 
 
+async def test_a_signal_at_any_moment_of_its_start_ends_a_worker(site: Site) -> None:
+    """None is lost on the way from the first handler to the loop's; before the first the system ends it."""
+    for number in range(12):
+        process = site.start_worker()
+        await asyncio.sleep(0.3 + number / 6)  # a moment of its start: the later ones find it at work
+        assert await asyncio.to_thread(end, process, signal.SIGTERM) in (0, -signal.SIGTERM)
+
+
 async def test_a_batch_that_cannot_end_is_cut_off_and_done_by_the_next(site: Site) -> None:
     worker = site.start_worker()
     await site.start_api()
