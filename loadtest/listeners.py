@@ -216,11 +216,11 @@ async def _wait_all(client: Client, market: Marketplace, plan: ListenPlan) -> tu
             "run_at": due,
             "idempotency_key": f"w-{user_id}",
         }
-        answer = await client.request("POST", "/v1/commands", to_json(body))
+        answer = await client.request("POST", "/v1/commands", to_json(body), timeout_seconds=LAST_SECONDS)
         path = f"/v1/commands/{from_json(answer.body)['id']}?wait={WAIT_SECONDS}"
         until = time.monotonic() + plan.seconds + LAST_SECONDS
         while time.monotonic() < until:
-            answer = await client.request("GET", path)
+            answer = await client.request("GET", path, timeout_seconds=WAIT_SECONDS + LAST_SECONDS)
             receipt = from_json(answer.body)
             if receipt.get("status") in FINAL:
                 delays.add(time.time() - datetime.fromisoformat(receipt["finished_at"]).timestamp())
