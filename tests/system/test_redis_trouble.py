@@ -2,6 +2,7 @@
 worker that comes meanwhile gets its partitions, `/readyz` says what is the matter, and the end of it needs nobody."""
 
 import asyncio
+import itertools
 import logging
 import signal
 import threading
@@ -28,6 +29,7 @@ ACCEPTED_SECONDS = 1.0
 EXECUTED_SECONDS = 3.0
 """Neither bell nor notice comes: the sweeper and the waiting request look once a second, until they know."""
 PACED = 12
+STRANGER_BYTES = 50_000
 
 
 class Trouble(NamedTuple):
@@ -82,11 +84,17 @@ def short_of_replicas(redis: RedisNode) -> Iterator[None]:
 
 @contextmanager
 def evicting(redis: RedisNode) -> Iterator[None]:
-    """It takes every write, and throws away whatever it likes."""
+    """It takes every write, and throws away whatever it likes: others write more than it can hold."""
+    numbers = itertools.count()
+
+    def write() -> None:
+        redis.ask("SET", f"stranger:{next(numbers) % 100}", "x" * STRANGER_BYTES)
+
     redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
-    redis.ask("CONFIG", "SET", "maxmemory", int(redis.info("memory")["used_memory"]) + 20_000)
-    yield
-    assert redis.info("stats")["evicted_keys"], "it threw nothing away"
+    redis.ask("CONFIG", "SET", "maxmemory", int(redis.info("memory")["used_memory"]) + 20 * STRANGER_BYTES)
+    with again_and_again(write):
+        until(lambda: bool(redis.info("stats")["evicted_keys"]), "it throws nothing away")
+        yield
     redis.ask("CONFIG", "SET", "maxmemory", 0)
     redis.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
 
@@ -105,14 +113,24 @@ def unable_to_save(redis: RedisNode) -> Iterator[None]:
 @contextmanager
 def hanging_up(redis: RedisNode) -> Iterator[None]:
     """It cuts off everybody, again and again, in the middle of whatever is said."""
-    ended = threading.Event()
 
     def hang_up() -> None:
-        while not ended.wait(0.02):
-            for kind in ("NORMAL", "PUBSUB"):
-                redis.ask("CLIENT", "KILL", "TYPE", kind, "SKIPME", "YES")
+        for kind in ("NORMAL", "PUBSUB"):
+            redis.ask("CLIENT", "KILL", "TYPE", kind, "SKIPME", "YES")
 
-    thread = threading.Thread(target=hang_up)
+    with again_and_again(hang_up):
+        yield
+
+
+@contextmanager
+def again_and_again(act: Callable[[], None]) -> Iterator[None]:
+    ended = threading.Event()
+
+    def acting() -> None:
+        while not ended.wait(0.02):
+            act()
+
+    thread = threading.Thread(target=acting)
     thread.start()
     try:
         yield
