@@ -24,8 +24,8 @@ from storage.stack import free_port
 from tests.deadline import eventually
 from tests.installation import PASSWORD, as_environment, connected
 from tests.market import TON, buy, fund, receive, register, set_price
+from tests.system.processes import PROJECT, Process
 
-PROJECT = Path(__file__).parents[2]
 START_SECONDS = 60
 STOP_SECONDS = 20
 CONNECTIONS_MAX = 100
@@ -39,7 +39,7 @@ class Site:
         self.settings = settings
         self.engine = make_engine(settings)
         self.directory = directory
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Process] = []
         self.client = httpx.AsyncClient(timeout=60)
         self.key = ""
         self._connection: Connection | None = None
@@ -48,16 +48,9 @@ class Site:
 
     # -- processes
 
-    def start(self, *command: str, program: str = "souk") -> subprocess.Popen[bytes]:
-        with (self.directory / f"{len(self.processes)}-{command[0]}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", program, *command],
-                cwd=PROJECT,
-                env=os.environ | as_environment(self.settings),
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+    def start(self, *command: str, program: str = "souk", log: Path | None = None) -> Process:
+        log = log or self.directory / f"{len(self.processes)}-{command[0]}.log"
+        process = Process(program, command, os.environ | as_environment(self.settings), log)
         self.processes.append(process)
         return process
 
@@ -75,7 +68,7 @@ class Site:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
+    def start_worker(self) -> Process:
         return self.start("worker")
 
     async def start_api(self) -> None:
@@ -282,7 +275,7 @@ class Trades:
         assert await site.rows(executed) == [(self.commands_total, 0)]
 
 
-def end(process: subprocess.Popen[bytes], number: signal.Signals) -> int:
+def end(process: Process, number: signal.Signals) -> int:
     """Send the signal and return the exit status."""
     process.send_signal(number)
     return process.wait(STOP_SECONDS)

@@ -14,7 +14,8 @@ from typing import IO, Any
 import pytest
 
 from tests.system.command_line import Run, assert_one_sentence
-from tests.system.site import PROJECT, STOP_SECONDS
+from tests.system.processes import PROJECT
+from tests.system.site import STOP_SECONDS
 from tests.system.upstack import Up, clean_environment
 
 SOUK = (sys.executable, "-m", "souk")

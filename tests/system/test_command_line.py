@@ -11,7 +11,7 @@ from tests.api.api import running
 from tests.installation import PASSWORD, Installer, as_environment
 from tests.market import TON, register
 from tests.system.command_line import Done, Run, assert_one_sentence
-from tests.system.site import PROJECT
+from tests.system.processes import PROJECT
 from tests.system.upstack import Up, clean_environment
 
 COMMANDS = [

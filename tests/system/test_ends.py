@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -20,13 +19,14 @@ from tests.deadline import eventually
 from tests.installation import database_url, prepare
 from tests.market import TON, buy, register, set_price
 from tests.system.conftest import BATCH_MAX, LEASE_SECONDS
+from tests.system.processes import Process
 from tests.system.site import START_SECONDS, Site, Trades, account_locked, end, site_of, until_waiting
 
 END_SECONDS = 10
 ALL_SECONDS = 60
 
 
-async def ends_well(process: subprocess.Popen[bytes]) -> float:
+async def ends_well(process: Process) -> float:
     """Ask it to end; the seconds it takes."""
     began = time.monotonic()
     assert await asyncio.to_thread(end, process, signal.SIGTERM) == 0
@@ -49,7 +49,7 @@ async def own(tmp_path: Path) -> AsyncIterator[tuple[Site, EmbeddedPostgres, Emb
             yield site, postgres, redis
 
 
-async def at_work(site: Site) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
+async def at_work(site: Site) -> tuple[Process, Process]:
     worker = site.start_worker()
     await site.start_api()
     await site.succeed([register(user) for user in range(100, 200)])
@@ -81,7 +81,7 @@ async def test_a_signal_at_any_moment_of_its_start_ends_a_worker(site: Site) -> 
     """None is lost on the way from the first handler to the loop's; before the first the system ends it."""
     for number in range(12):
         process = site.start_worker()
-        await asyncio.sleep(0.3 + number / 6)  # a moment of its start: the later ones find it at work
+        await asyncio.sleep(number / 20)  # a moment of its start: the later ones find it at work
         assert await asyncio.to_thread(end, process, signal.SIGTERM) in (0, -signal.SIGTERM)
 
 
@@ -135,7 +135,7 @@ class Rolling:
         self.refusals: list[str] = []
         self._turn = itertools.count()
 
-    def start_api(self, port: int) -> subprocess.Popen[bytes]:
+    def start_api(self, port: int) -> Process:
         return self.site.start("api", "--port", str(port))
 
     async def until_ready(self, port: int) -> None:

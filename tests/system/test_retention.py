@@ -1,11 +1,13 @@
 """Workers let go of what is old, beside their work."""
 
+import asyncio
+import signal
 from pathlib import Path
 
 from tests.deadline import eventually
 from tests.installation import Installer, connected
 from tests.market import buy
-from tests.system.site import site_of
+from tests.system.site import end, site_of
 
 
 async def test_every_worker_lets_go_of_what_is_old(installer: Installer, tmp_path: Path) -> None:
@@ -15,8 +17,7 @@ async def test_every_worker_lets_go_of_what_is_old(installer: Installer, tmp_pat
         receipts = await site.submit(sent)
         first = site.start_worker()
         await eventually(site.all_are_finished)
-        first.terminate()
-        first.wait(20)
+        assert await asyncio.to_thread(end, first, signal.SIGTERM) == 0
         old, kept = receipts[0]["id"], [receipt["id"] for receipt in receipts[1:]]
         async with connected(site.settings) as connection:
             await connection.execute(

@@ -1,13 +1,10 @@
 """What a process may lack: descriptors, a disk for its log, a client that waits for the answer, each of its servers."""
 
 import asyncio
-import os
 import random
 import resource
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -20,10 +17,10 @@ from pydantic import SecretStr
 from storage.embedded import EmbeddedPostgres, EmbeddedRedis
 from storage.settings import load_settings
 from tests.deadline import eventually
-from tests.installation import as_environment, database_url, prepare
+from tests.installation import database_url, prepare
 from tests.market import register
 from tests.system.conftest import BATCH_MAX, LEASE_SECONDS
-from tests.system.site import PROJECT, Site, Trades, site_of
+from tests.system.site import Site, Trades, site_of
 
 ALL_SECONDS = 60
 LINKS = ("PostgreSQL", "Redis", "worker", "API")
@@ -48,24 +45,10 @@ async def test_an_api_without_descriptors_accepts_again_when_it_has_some(site: S
     await site.succeed([register(3)])
 
 
-def speechless_worker(site: Site) -> subprocess.Popen[bytes]:
-    """Its output goes to a disk that is full."""
-    with Path("/dev/full").open("wb") as full:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "souk", "worker"],
-            cwd=PROJECT,
-            env=os.environ | as_environment(site.settings),
-            stdout=full,
-            stderr=full,
-        )
-    site.processes.append(worker)
-    return worker
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
 async def test_a_full_disk_under_the_log_stops_no_trade(site: Site) -> None:
     """Whatever a worker wants to say, nobody can write it down."""
-    worker = speechless_worker(site)
+    worker = site.start("worker", log=Path("/dev/full"))
     await site.start_api()
     trades = Trades(rounds=10)
     await trades.prepare(site)

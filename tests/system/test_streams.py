@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from subprocess import Popen
 
 import httpx
 from httpx_sse import EventSource
@@ -16,6 +15,7 @@ from storage.keys import Role, create_key
 from storage.stack import free_port
 from tests.deadline import eventually
 from tests.installation import connected
+from tests.system.processes import Process
 from tests.system.site import START_SECONDS, STOP_SECONDS, Site
 
 CUTS = 200
@@ -37,7 +37,7 @@ class Apis:
     def __init__(self, site: Site, key: str) -> None:
         self._site = site
         self._headers = {"Authorization": f"Bearer {key}"}
-        self._running: list[tuple[Popen[bytes], httpx.AsyncClient]] = []
+        self._running: list[tuple[Process, httpx.AsyncClient]] = []
 
     async def start(self) -> None:
         port = free_port("127.0.0.1")

@@ -12,7 +12,8 @@ from urllib.request import Request, urlopen
 
 import psutil
 
-from tests.system.site import PROJECT, gone
+from tests.system.processes import PROJECT
+from tests.system.site import gone
 
 STOP_SECONDS = 30
 SMALL = ("--workers", "1", "--partitions", "4")
