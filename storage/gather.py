@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
 
+from storage.tasks import end
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -33,6 +35,12 @@ class Gather(Generic[T, R]):
         while self._task is not None:
             with suppress(asyncio.CancelledError):
                 await asyncio.shield(self._task)
+
+    async def abandon(self) -> None:
+        """End what is under way: nobody waits for it any more."""
+        if self._task is not None:
+            await end([self._task])
+            self._task = None
 
     async def _run(self) -> None:
         try:

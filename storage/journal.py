@@ -177,7 +177,7 @@ class Journal:
 
     async def close(self) -> None:
         await self._accepts.close()
-        await self._reads.close()
+        await self._reads.abandon()
         await self._accepting.close()
         await self._reading.close()
 

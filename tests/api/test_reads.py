@@ -69,8 +69,8 @@ async def test_a_list_is_the_same_in_pages_of_one_and_backwards(bazaar: Bazaar, 
     for user_id in (ALICE, BOB, CAROL) if path in PRIVATE else (None,):
         actor = {} if user_id is None else {"actor": user_id}
         for sort in await sorts_of(bazaar.api, path, actor):
-            whole = await bazaar.items(path, user_id, sort=sort, limit=100)
-            assert whole == (await bazaar.items(path, user_id, sort=f"-{sort}", limit=100))[::-1]
+            whole = timeless(await bazaar.items(path, user_id, sort=sort, limit=100))
+            assert whole == timeless(await bazaar.items(path, user_id, sort=f"-{sort}", limit=100))[::-1]
             single: list[dict[str, Any]] = []
             query: dict[str, Any] = {"sort": sort, "limit": 1}
             while True:
@@ -79,7 +79,12 @@ async def test_a_list_is_the_same_in_pages_of_one_and_backwards(bazaar: Bazaar, 
                 if page["next"] is None:
                     break
                 query["cursor"] = page["next"]
-            assert single == whole
+            assert timeless(single) == whole
+
+
+def timeless(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without what grows from one reading to the next."""
+    return [{name: value for name, value in item.items() if name != "age_seconds"} for item in items]
 
 
 @pytest.mark.parametrize(("path", "audience"), [(path, audience) for path, audience, _ in READS])

@@ -73,3 +73,12 @@ async def test_a_caller_who_left_harms_nobody() -> None:
     flushes.gate.set()
     assert await stays == [20]
     await gather.close()
+
+
+async def test_what_is_abandoned_ends_unanswered() -> None:
+    flushes = Flushes()
+    gather = Gather(flushes, 10)
+    first = gather.add([1])
+    await flushes.begun.wait()
+    await gather.abandon()
+    assert not first.done()

@@ -147,6 +147,16 @@ async def test_without_a_database_nothing_is_accepted(settings: Settings) -> Non
     await journal.close()
 
 
+async def test_a_look_at_a_database_that_is_gone_holds_up_no_end(settings: Settings) -> None:
+    """It would be repeated for ten seconds; a read leaves nothing half done."""
+    nowhere = settings.model_copy(update={"database_url": type(settings.database_url)("postgresql://127.0.0.1:1/x")})
+    journal = Journal(nowhere)
+    looking = journal.look([new_id()])
+    async with asyncio.timeout(5):
+        await journal.close()
+    assert not looking.done()
+
+
 async def test_waiting_commands_are_claimed_by_an_index(lane: Connection) -> None:
     plan = await lane.fetch(
         "EXPLAIN SELECT * FROM commands WHERE partition = 1 AND status = 'accepted' ORDER BY seq LIMIT 10"
