@@ -1,5 +1,6 @@
 """Real servers for every test that wants them, one of each per session, and installations on them."""
 
+import gc
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -9,6 +10,8 @@ from storage.embedded import EmbeddedPostgres, EmbeddedRedis
 from storage.journal import Journal
 from storage.settings import Settings
 from tests.installation import Installer
+
+gc.set_threshold(50_000, 20, 50)  # as our own processes do: a tenth of the time went into collecting
 
 
 @pytest.fixture(scope="session")
