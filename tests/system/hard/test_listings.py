@@ -189,17 +189,21 @@ async def test_a_blocked_user_gets_back_what_is_his_and_no_more(marketplace: Mar
 async def test_trades_over_many_keys_at_once_leave_every_item_with_one_owner(marketplace: Marketplace) -> None:
     """Crossing trades of the same items, bought, given and swapped at once, across workers: no deadlock survives."""
     chance = random.Random(7)
+
+    async def crossing(people: list[int], items: list[int], place: int) -> list[Command]:
+        owner, other, buyer = (people[(place + step) % 4] for step in range(3))
+        trade = await marketplace.trade(owner, [items[place]])
+        proposed = await marketplace.proposal(other, trade, [items[(place + 1) % 4]])
+        return [
+            command("trades.accept", owner, **proposed),
+            command("nft.buy", buyer, nft_id=items[place], price_nano=TON),
+        ]
+
     for _ in range(ROUNDS):
         people = await marketplace.people(4)
         items = await marketplace.items(people, TON)
-        offers: list[Command] = []
-        for place, owner in enumerate(people):
-            trade = await marketplace.trade(owner, [items[place]])
-            other = (place + 1) % 4
-            proposed = await marketplace.proposal(people[other], trade, [items[other]])
-            offers.append(command("trades.accept", owner, **proposed))
-            buyer = people[(place + 2) % 4]
-            offers.append(command("nft.buy", buyer, nft_id=items[place], price_nano=TON))
+        crossings = await asyncio.gather(*(crossing(people, items, place) for place in range(4)))
+        offers = [offer for offers in crossings for offer in offers]
         chance.shuffle(offers)
         receipts = await marketplace.race(offers)
         assert {receipt["status"] for receipt in receipts} <= {"succeeded", "rejected"}
