@@ -11,7 +11,19 @@ from storage.journal import Journal
 from storage.settings import Settings
 from tests.installation import Installer
 
-gc.set_threshold(50_000, 20, 50)  # as our own processes do: a tenth of the time went into collecting
+
+def pytest_collection_finish() -> None:
+    """What was imported stays, and the rest is collected seldom: a tenth of the time went into that."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    """A connection that a module forgot is reported in that module."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from api.openapi.columns import BIG_ID, DECIMAL, Schema
 from api.openapi.operation import ref
 from commands.command import BIG_ID_FORMAT, BIGINT_MAX, KINDS, Command, bounds, secret_fields
 from commands.outcome import Code
+from commands.rejections import rejection_codes
 from commands.terms import Terms
 from storage.keys import Role
 
@@ -63,6 +64,7 @@ def _body(command: type[Command], shared: dict[str, Schema], terms: Terms, compo
         "title": command.kind,
         "description": " ".join([does, *(note for note in _notes(command, roles) if note not in does)]),
         "x-roles": roles,
+        "x-rejections": [code.name for code in rejection_codes(command)],
         "properties": shared | {"kind": {"const": command.kind}, "payload": payload},
         "required": ["kind", "payload"],
         "additionalProperties": False,
@@ -75,6 +77,8 @@ def _notes(command: type[Command], roles: list[str]) -> Iterator[str]:
         yield "Needs an idempotency key."
     if command.releases_only:
         yield "Open to a blocked user."
+    if codes := rejection_codes(command):
+        yield f"May be rejected with {', '.join(f'`{code.name}`' for code in codes)}."
 
 
 def _bound(schema: Schema, least: int, most: int) -> None:

@@ -285,8 +285,10 @@ class Marketplace:
         """The place of a command in the journal: those of one key are executed in this order."""
         return int(await self.site.value(f"SELECT seq FROM commands WHERE id = '{receipt['id']}'"))
 
-    async def fees(self) -> int:
-        return int(await self.site.value("SELECT available_nano FROM accounts WHERE id = -1"))
+    async def fees(self, *users: int) -> int:
+        """What these users have paid to the platform."""
+        paid = f"debit_account = ANY(ARRAY{list(users)}::bigint[]) AND credit_account = -1"
+        return int(await self.site.value(f"SELECT coalesce(sum(amount_nano), 0) FROM postings WHERE {paid}"))
 
     async def nft(self, nft_id: int) -> tuple[int | None, str]:
         """The owner and the state of an item."""

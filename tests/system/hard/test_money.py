@@ -145,10 +145,10 @@ async def test_amounts_are_exact_to_the_last_nano(marketplace: Marketplace) -> N
         for price, fee in ((2_010_000_000, 20_100_000), (10_000_001, 100_000), (99_999_999_999_999, 999_999_999_999)):
             await asyncio.gather(*(marketplace.drain(user) for user in (seller, buyer)))
             await marketplace.do("market.adjust", user_id=buyer, amount_nano=price, reason="the price")
-            fees = await marketplace.fees()
+            fees = await marketplace.fees(seller, buyer)
             item = await marketplace.item(seller, price)
             bought = await marketplace.do("nft.buy", buyer, nft_id=item, price_nano=price)
             assert (bought["result"]["price_nano"], bought["result"]["fee_nano"]) == (price, fee)
             assert await marketplace.balance(seller) == (price - fee, 0)
             assert await marketplace.balance(buyer) == (0, 0)
-            assert await marketplace.fees() == fees + fee
+            assert await marketplace.fees(seller, buyer) == fees + fee
