@@ -10,7 +10,7 @@ from loadtest.faults.schedule import FAULTS, plan
 
 async def test_a_campaign_of_faults_finds_nothing() -> None:
     console = Console(file=StringIO(), record=True)
-    result = await campaign(Plan(seconds=20, seed=7, workers=2, pause_seconds=1), console)
+    result = await campaign(Plan(seconds=14, seed=7, workers=2, pause_seconds=1), console)
     assert result.good, console.export_text()
     assert result.figures["faults"] >= 2  # each heals before the next, which takes what the machine takes
     assert result.figures["acknowledged"] == result.figures["commands"] > 0

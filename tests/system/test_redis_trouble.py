@@ -28,7 +28,7 @@ ALL_SECONDS = 60
 ACCEPTED_SECONDS = 1.0
 EXECUTED_SECONDS = 3.0
 """Neither bell nor notice comes: the sweeper and the waiting request look once a second, until they know."""
-PACED = 8
+PACED = 6
 STRANGER_BYTES = 50_000
 
 
