@@ -21,14 +21,15 @@ def rejection_codes(command: type[Command]) -> tuple[Code, ...]:
 
 
 def _named(command: type[Command], function: object, seen: set[object]) -> Iterator[str]:
-    if not isinstance(function, FunctionType) or function in seen or not function.__module__.startswith("commands."):
+    if not isinstance(function, FunctionType) or function in seen:
         return
     seen.add(function)
     for name in _names(function.__code__):
         if name in Code.__members__:
             yield name
         for called in (function.__globals__.get(name), getattr(command, name, None), getattr(Book, name, None)):
-            yield from _named(command, called, seen)
+            if getattr(called, "__module__", "").startswith("commands."):
+                yield from _named(command, called, seen)
 
 
 def _names(code: CodeType) -> Iterator[str]:

@@ -89,6 +89,7 @@ class Leases:
             if not is_weather(error):
                 raise
             logger.warning("leases are left to run out: %r", error)
+            self._line.drop()
 
     async def _tick(self) -> None:
         connection = await self._line.connected()

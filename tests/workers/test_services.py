@@ -15,6 +15,7 @@ from storage.database import Connection
 from storage.journal import Journal, Receipt, new_id
 from storage.queue import Queue, connect_redis, job_id, queue_name
 from storage.settings import Settings
+from storage.tasks import end
 from storage.unit_of_work import CLAIM
 from tests.installation import Installer
 from tests.journal import accept, statuses, submission
@@ -39,7 +40,7 @@ async def worker(settings: Settings, name: str, *, leaves: bool = True) -> Async
     leases = Leases(settings, name, lanes)
     task = asyncio.create_task(leases.run())
     yield lanes
-    task.cancel()
+    await end([task])
     if leaves:
         await leases.leave()
     else:
@@ -161,7 +162,7 @@ async def test_a_due_command_takes_its_place_behind_those_accepted_before(
     task = asyncio.create_task(timers.run())
     async with asyncio.timeout(20):
         assert await told.get() == [(timer.partition, timer.id)]
-    task.cancel()
+    await end([task])
     assert await statuses(journal, [timer, later]) == ["accepted", "scheduled"]
     order = await lane.fetch("SELECT id FROM commands WHERE status = 'accepted' ORDER BY seq")
     assert [row["id"] for row in order] == [now.id, timer.id]
