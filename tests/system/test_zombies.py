@@ -19,7 +19,11 @@ FEES = -1
 async def until_shared(site: Site, workers: int) -> None:
     async def shared() -> bool:
         owners = await site.owners()
-        return len(owners) == workers and set(owners.values()) == {site.settings.partitions // workers}
+        return (
+            None not in owners
+            and len(owners) == workers
+            and set(owners.values()) == {site.settings.partitions // workers}
+        )
 
     await eventually(shared, 20 * LEASE_SECONDS, f"{workers} workers never share the work")
 
