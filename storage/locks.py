@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 LEASE_SECONDS = 5.0
 WAIT_SECONDS = 10.0
 
-_LEASE_MIN_SECONDS = 0.5
+_LEASE_MIN_SECONDS = 0.4
 _RENEW_SECONDS = 0.1
 _KEYS_MAX = 1_000
 """Keys of one lock."""

@@ -36,7 +36,7 @@ class Settings(BaseSettings, Terms):
     lanes: Annotated[int, Field(ge=1, le=16)] = 2
     """Batches a worker process has under way at once: while one waits for PostgreSQL, another decides."""
     lease_seconds: Annotated[float, Field(ge=1, le=300)] = 3
-    """How long a silent worker keeps its partitions while Redis is away; its locks in Redis last half as long."""
+    """How long a silent worker keeps its partitions while Redis is away; its locks in Redis last two fifths as long."""
     backlog_max: Annotated[int, Field(ge=1)] = 100_000
     """Accepted commands that may wait for execution before submissions are refused with 503."""
     actor_unfinished_max: Annotated[int, Field(ge=1)] = 1_000
@@ -82,7 +82,7 @@ class Settings(BaseSettings, Terms):
     @property
     def lock_seconds(self) -> float:
         """How long a worker's locks last that it does not renew."""
-        return self.lease_seconds / 2
+        return 0.4 * self.lease_seconds
 
     @field_validator("database_url", "read_database_url")
     @classmethod

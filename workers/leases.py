@@ -148,8 +148,8 @@ class Leases:
 
     async def _tick(self) -> None:
         connection = await self._line.connected()
-        # Two ticks shorter than it is: others look once a tick, and have what was ours when it is over.
-        lease = timedelta(seconds=self._settings.lease_seconds * (1 - 2 / _TICKS_A_LEASE))
+        # Three ticks shorter than it is: others look once a tick, and drain what was ours before it is over.
+        lease = timedelta(seconds=self._settings.lease_seconds * (1 - 3 / _TICKS_A_LEASE))
         endings = [self._lanes.endings[status] for status in _ENDINGS]
         await connection.execute(_BEAT, self._worker_id, lease, self.by_locks, *self._lanes.totals, *endings)
         self._judge()

@@ -23,7 +23,7 @@ from workers.leases import Leases, fair_share, partition_lock
 
 PARTITIONS = 10
 LEASE_SECONDS = 1.0
-LOCK_SECONDS = LEASE_SECONDS / 2
+LOCK_SECONDS = 0.4 * LEASE_SECONDS
 
 
 @given(st.integers(1, 999), st.lists(st.text(min_size=1), min_size=1, max_size=20, unique=True))
