@@ -12,14 +12,19 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from storage.embedded import EmbeddedRedis
+from storage.journal import Journal
 from storage.lock_calls import PREFIX
 from storage.locks import Locks
 from storage.queue import connect_redis
 from storage.settings import Settings
 from storage.tasks import end
+from tests.deadline import eventually
 from tests.installation import Installer, connected
+from tests.journal import accept, statuses
+from tests.market import register
 from workers.lanes import Lanes
 from workers.leases import Leases, fair_share, partition_lock
+from workers.worker import execute
 
 PARTITIONS = 10
 LEASE_SECONDS = 1.0
@@ -282,3 +287,48 @@ async def test_all_renewals_of_a_worker_are_one_call(quick: Settings, redis: Arq
         untils = {held.until for held in a.leases._held.values()}
         await until(lambda: not untils & {held.until for held in a.leases._held.values()})
         assert len({held.until for held in a.leases._held.values()}) == 1, "not renewed together"
+
+
+# -- a stock worker of arq
+
+
+async def test_execute_waits_for_the_lock_of_the_partition_and_then_executes(quick: Settings, redis: ArqRedis) -> None:
+    journal = Journal(quick)
+    [receipt] = await accept(journal, quick, register(1))
+    lock = PREFIX + partition_lock(receipt.partition)
+    await redis.set(lock, "somebody else")
+    executing = asyncio.create_task(execute({"settings": quick, "redis": redis}, str(receipt.id)))
+    async with connected(quick) as connection:
+
+        async def is_waiting() -> bool:
+            """Whether it has looked, and found the lock taken, time and again."""
+            return bool(
+                await connection.fetchval(
+                    "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'souk execute'"
+                    " AND datname = current_database() AND query LIKE 'SELECT partition, status%'"
+                )
+            )
+
+        await eventually(is_waiting)
+    assert await statuses(journal, [receipt]) == ["accepted"]
+    assert not executing.done()
+    await redis.delete(lock)
+    assert await executing == "succeeded"
+    assert await statuses(journal, [receipt]) == ["succeeded"]
+    await journal.close()
+
+
+async def test_execute_takes_no_partition_from_a_worker_that_lives(quick: Settings, redis: ArqRedis) -> None:
+    """The worker drains nothing here, so what it holds stays accepted; when it has left, the stock worker goes on."""
+    journal = Journal(quick)
+    async with worker(quick, "a") as a:
+        await until(lambda: are_shared(a))
+        before = dict(a.fences)
+        [receipt] = await accept(journal, quick, register(1))
+        executing = asyncio.create_task(execute({"settings": quick, "redis": redis}, str(receipt.id)))
+        beat = a.leases._beat_at
+        await until(lambda: a.leases._beat_at != beat)
+        assert await statuses(journal, [receipt]) == ["accepted"]
+        assert a.fences == before
+    assert await executing == "succeeded"
+    await journal.close()
