@@ -117,7 +117,7 @@ class Takeovers:
         for away in self._plan.redis_away:
             self._away = away
             if away:
-                await asyncio.to_thread(self._site.redis.stop)
+                await asyncio.to_thread(self._site.redis.kill)
             for number in range(self._plan.rounds):
                 for case in self._plan.cases:
                     await self._even()
@@ -152,7 +152,7 @@ class Takeovers:
 
     async def _before(self, victim: Process, number: signal.Signals) -> Before:
         """Looks on for a while, then sends the signal."""
-        _, worker_id = await self._postgres.fetchrow(_WORKER, victim.child.pid)
+        [[_, worker_id]] = await self._postgres.fetch(_WORKER, victim.child.pid)
         command_id, begin = await self._postgres.fetchval(_LATEST), await self._postgres.fetchval(_NOW)
         await asyncio.sleep(BASELINE_SECONDS)
         lease = await self._postgres.fetchval(_MARK)
@@ -191,7 +191,7 @@ class Takeovers:
 
         async def is_ready() -> bool:
             nonlocal worker_id, ready
-            now, found = await self._postgres.fetchrow(_WORKER, victim.child.pid)
+            [[now, found]] = await self._postgres.fetch(_WORKER, victim.child.pid)
             worker_id, ready = found or "", ready if found and ready else now.timestamp()
             return bool(found)
 

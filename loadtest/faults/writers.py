@@ -122,5 +122,5 @@ async def writing(connection: "asyncpg.Connection[Any]") -> Writing:
     writes = await connection.fetch(
         "SELECT number, partition, fence, guarded, connection, commands::text[] FROM loadtest.writes"
     )
-    log = [*(Lease(*row) for row in leases), *(Write(*row) for row in writes)]
+    log: list[Lease | Write] = [*(Lease(*row) for row in leases), *(Write(*row) for row in writes)]
     return Writing(sorted(log, key=lambda entry: entry.number))
