@@ -302,7 +302,7 @@ async def _measured(plan: TakeoverPlan, site: Site, console: Console) -> RunResu
 def table_of(rows: Sequence[Measured], lease_seconds: float) -> Table:
     table = Table(title=f"Seconds until all is executed again, with a lease of {lease_seconds:g} s")
     for heading in ("a worker is", "Redis is"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     for heading in ("times", "median", "worst", "may be: median", "worst"):
         table.add_column(heading, justify="right")
     for row in rows:
