@@ -68,12 +68,14 @@ def first_after(times: Sequence[float], moment: float) -> float | None:
 
 @dataclass
 class Measured:
-    """One case, over the rounds. `seconds` is that of the worst partition, once an event."""
+    """One case, over the rounds. `seconds` until the worst partition was executed again, and `taken` until
+    the last one had its new owner, once an event."""
 
     case: Case
     redis_away: bool
     bar: Bar
     seconds: list[float] = field(default_factory=list)
+    taken: list[float] = field(default_factory=list)
 
     @property
     def held(self) -> bool:
@@ -85,9 +87,11 @@ class Measured:
             "case": self.case,
             "redis": "away" if self.redis_away else "there",
             "times": len(self.seconds),
+            "taken": round(median(self.taken), 3) if self.taken else None,
             "median": round(median(self.seconds), 3) if self.seconds else None,
             "worst": round(max(self.seconds), 3) if self.seconds else None,
             "bar": self.bar._asdict(),
             "held": self.held,
             "seconds": [round(seconds, 3) for seconds in self.seconds],
+            "taken_seconds": [round(seconds, 3) for seconds in self.taken],
         }

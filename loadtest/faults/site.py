@@ -130,8 +130,12 @@ class Site:
         self._souk("migrate")
         async with self.connected() as connection:
             await connection.execute(logs)
-        self.key = from_json(self._souk("keys", "create", "--role", "operator"))["key"]
-        config = {row["setting"]: row["value"] for row in from_json(self._souk("config"))}
+        key, settings = await asyncio.gather(
+            asyncio.to_thread(self._souk, "keys", "create", "--role", "operator"),
+            asyncio.to_thread(self._souk, "config"),
+        )
+        self.key = from_json(key)["key"]
+        config = {row["setting"]: row["value"] for row in from_json(settings)}
         self.partitions = int(config["SOUK_PARTITIONS"])
         self.lease_seconds = float(config["SOUK_LEASE_SECONDS"])
         for number in range(self._api_count):

@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any
 
@@ -35,12 +36,23 @@ class Steady:
         self._unchecked: list[str] = []
         self._bodies = 0
         self._sending: set[asyncio.Task[None]] = set()
-        self._ticking: asyncio.Task[None] | None = None
         self._refused: list[object] = []
         self.acknowledged = 0
 
-    async def start(self, partitions: int) -> None:
-        """Finds an item in each partition, and goes on until stopped. Raises Refused."""
+    @asynccontextmanager
+    async def running(self, partitions: int) -> AsyncIterator[None]:
+        """Puts an item into each partition, and goes on within the context. Raises Refused."""
+        await self._populate(partitions)
+        ticking = asyncio.create_task(self._tick())
+        try:
+            yield
+        finally:
+            ticking.cancel()
+            with suppress(asyncio.CancelledError):
+                await ticking
+            await asyncio.gather(*self._sending)
+
+    async def _populate(self, partitions: int) -> None:
         await self._succeed([{"kind": "users.register", "payload": {"user_id": user}} for user in USERS])
         chance, found, number = random.Random(1), set[int](), 0
         for _ in range(BODIES_MAX):
@@ -53,19 +65,9 @@ class Steady:
                     found.add(receipt.partition)
                     self._owners[item] = _owner(item)
             if len(found) == partitions:
-                break
-        else:
-            message = f"{number} items are in {len(found)} of {partitions} partitions"
-            raise Refused(message)
-        self._ticking = asyncio.create_task(self._tick())
-
-    async def stop(self) -> None:
-        """Sends no more, and waits for the answers."""
-        if self._ticking is not None:
-            self._ticking.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._ticking
-        await asyncio.gather(*self._sending)
+                return
+        message = f"{number} items are in {len(found)} of {partitions} partitions"
+        raise Refused(message)
 
     async def account(self, connection: "asyncpg.Connection[Any]") -> None:
         """Waits until all that was acknowledged by now has succeeded. Raises Refused."""

@@ -19,10 +19,10 @@ import asyncio
 import signal
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from subprocess import TimeoutExpired
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -35,7 +35,7 @@ from loadtest.faults.gaps import Case, Measured, bar_of, first_after, usual_gaps
 from loadtest.faults.site import STOP_SECONDS, Process, Redises, Site, redis_of
 from loadtest.faults.steady import Refused, Steady
 from loadtest.faults.writers import LEASES
-from loadtest.measure import percentile
+from loadtest.measure import Latencies
 from loadtest.run import RunResult
 from loadtest.stack import audit
 
@@ -135,12 +135,14 @@ class Takeovers:
     async def _event(self, case: Case, victim: Process) -> float:
         """What happens to the victim, until it is back. The seconds that its worst partition stood still."""
         before = await self._before(victim, SIGNALS[case])
-        until = await self._taken_over(before, lasting=case is Case.STOPPED)
+        measured = self.measured[case, self._away]
+        until, taken = await self._taken_over(before, lasting=case is Case.STOPPED)
         executed = await self._executed(before.command_id, before.partitions)
         seconds = worst_gap(executed.values(), before.at, until)
         if case is Case.LEAVING:
             seconds = max(0.0, seconds - median(before.usual))
-        self.measured[case, self._away].seconds.append(seconds)
+        measured.seconds.append(seconds)
+        measured.taken.append(taken - before.at)
         self.usual += before.usual
         if case is Case.STOPPED:
             victim.send(signal.SIGCONT)
@@ -162,9 +164,9 @@ class Takeovers:
         victim.send(number)
         return Before(worker_id, partitions, command_id, lease, at, usual_gaps(executed.values(), begin, at))
 
-    async def _taken_over(self, before: Before, *, lasting: bool) -> float:
-        """When others had executed something in each of the victim's partitions, and, if it is to last, the lease is
-        well over."""
+    async def _taken_over(self, before: Before, *, lasting: bool) -> tuple[float, float]:
+        """When others had executed something in each of the victim's partitions, and when they had the last of them.
+        Returns once the lease is well over, if it is to last."""
         taken: dict[int, float] = {}
 
         async def all_are_taken() -> bool:
@@ -177,7 +179,7 @@ class Takeovers:
         until: float = await self._postgres.fetchval(_NOW)
         if lasting:
             await asyncio.sleep(before.at + STOPPED_LEASES * self._site.lease_seconds - until)
-        return until
+        return until, max(taken.values())
 
     async def _back(self, case: Case, victim: Process) -> None:
         """The victim's place is taken by another process, and that is measured too."""
@@ -200,7 +202,9 @@ class Takeovers:
         share = {row[0]: row[1] for row in await self._postgres.fetch(_SHARE, worker_id)}
         executed = await self._until_executed(command_id, share)
         firsts = [first_after(executed[partition], at) or at for partition, at in share.items()]
-        self.measured[Case.ADDED, self._away].seconds.append(max(firsts) - ready)
+        added = self.measured[Case.ADDED, self._away]
+        added.seconds.append(max(firsts) - ready)
+        added.taken.append(max(share.values()) - ready)
         self.starts.append(ready - started)
 
     async def _until_executed(self, command_id: Any, since: dict[int, float]) -> dict[int, list[float]]:
@@ -266,30 +270,26 @@ async def _measured(plan: TakeoverPlan, site: Site, console: Console) -> RunResu
         load = Steady(client, INTERVAL_SECONDS)
         takeovers = Takeovers(plan, site, postgres, load, console)
         try:
-            await load.start(site.partitions)
-            await takeovers.run()
-        except (Refused, TimeoutError) as error:
+            async with load.running(site.partitions):
+                await takeovers.run()
+            await load.account(postgres)
+        except (Refused, TimeoutError, TimeoutExpired) as error:
             problems.append(str(error))
-        finally:
-            await load.stop()
-        with suppress(TimeoutError):
-            if not problems:
-                await load.account(postgres)
     statuses = await asyncio.to_thread(site.stop)
     problems += [f"{name} ended with status {status}" for name, status in statuses.items() if status]
     problems += [f"{log} tells of a bug" for log in site.tracebacks()]
     verdict = await audit(site.environment)
     problems += [] if verdict.held else ["the audit does not hold:", *verdict.lines]
     rows = list(takeovers.measured.values())
-    usual, starts = sorted(takeovers.usual), takeovers.starts
+    usual, starts = Latencies(), takeovers.starts
+    for gap in takeovers.usual:
+        usual.add(gap)
     figures = {
         "plan": asdict(plan),
         "lease_seconds": site.lease_seconds,
         "partitions": site.partitions,
         "commands": load.acknowledged,
-        "usual_gap_ms": {f"p{share}": round(percentile(usual, share) * 1_000, 1) for share in (50, 99)}
-        if usual
-        else {},
+        "usual_gap_ms": usual.summary_ms(),
         "start_seconds": round(median(starts), 3) if starts else None,
         "cases": [row.as_json() for row in rows],
         "problems": problems,
@@ -300,29 +300,33 @@ async def _measured(plan: TakeoverPlan, site: Site, console: Console) -> RunResu
 
 
 def table_of(rows: Sequence[Measured], lease_seconds: float) -> Table:
-    table = Table(title=f"Seconds until all is executed again, with a lease of {lease_seconds:g} s")
+    """A row for each case, red where its bar is missed."""
+    table = Table(
+        title=f"Seconds until all is executed again, with a lease of {lease_seconds:g} s",
+        caption="taken: the median until the last partition has its new owner; bar: for the median, for the worst",
+    )
     for heading in ("a worker is", "Redis is"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("times", "median", "worst", "may be: median", "worst"):
+    for heading in ("times", "taken", "median", "worst", "bar"):
         table.add_column(heading, justify="right")
     for row in rows:
         figures = row.as_json()
-        spent = (f"{figures[name]:.2f}" if row.seconds else "" for name in ("median", "worst"))
-        table.add_row(
-            *(row.case, figures["redis"], str(figures["times"]), *spent),
-            *(f"{seconds:g}" for seconds in row.bar),
-            style=None if row.held else "bold red",
-        )
+        spent = (f"{figures[name]:.2f}" if row.seconds else "" for name in ("taken", "median", "worst"))
+        bar = ", ".join(f"{seconds:g}" for seconds in row.bar)
+        style = None if row.held else "bold red"
+        table.add_row(row.case, figures["redis"], str(figures["times"]), *spent, bar, style=style)
     return table
 
 
 def _print_rest(console: Console, figures: dict[str, Any]) -> None:
-    console.print(
-        f"{figures['commands']:,} commands in {figures['partitions']} partitions;"
-        f" usually {figures['usual_gap_ms'].get('p50')} ms between two of one, 99 of 100 within"
-        f" {figures['usual_gap_ms'].get('p99')} ms; a worker's process starts in {figures['start_seconds']} s",
-        highlight=False,
-    )
+    usual, start_seconds = figures["usual_gap_ms"], figures["start_seconds"]
+    console.print(f"{figures['commands']:,} commands in {figures['partitions']} partitions", highlight=False)
+    if usual:
+        console.print(
+            f"usually {usual['p50']:.0f} ms between two of one, 99 of 100 within {usual['p99']:.0f} ms", highlight=False
+        )
+    if start_seconds is not None:
+        console.print(f"a worker's process needs {start_seconds:.1f} s to start", highlight=False)
     for problem in figures["problems"]:
         console.print(problem, style="bold red", markup=False)
     if not figures["problems"]:

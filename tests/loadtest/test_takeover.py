@@ -82,12 +82,12 @@ def test_a_bar_that_is_missed_is_seen(seconds: list[float], *, held: bool) -> No
 
 def test_the_table_has_a_row_for_each_case_with_its_bar() -> None:
     console = Console(file=StringIO(), record=True, width=120)
-    missed = Measured(Case.STOPPED, redis_away=True, bar=Bar(3, 3), seconds=[1.25, 4.5, 2.0])
+    missed = Measured(Case.STOPPED, redis_away=True, bar=Bar(3, 3), seconds=[1.25, 4.5, 2.0], taken=[1, 4, 1.5])
     console.print(table_of([missed, Measured(Case.ADDED, redis_away=False, bar=BARS[Case.ADDED])], 3))
     rows = [line.split("│")[1:-1] for line in console.export_text().splitlines() if line.startswith("│")]
     assert [[cell.strip() for cell in row] for row in rows] == [
-        ["stopped past its lease", "away", "3", "2.00", "4.50", "3", "3"],
-        ["added", "there", "0", "", "", "1", "1"],
+        ["stopped past its lease", "away", "3", "1.50", "2.00", "4.50", "3, 3"],
+        ["added", "there", "0", "", "", "", "1, 1"],
     ]
 
 
