@@ -14,6 +14,8 @@ from loadtest.baseline import PgbenchFailed
 from loadtest.compare import ComparePlan, Untrue, compare
 from loadtest.faults.campaign import Plan as FaultsPlan
 from loadtest.faults.campaign import campaign
+from loadtest.faults.site import Redises
+from loadtest.faults.takeovers import TakeoverPlan, takeover
 from loadtest.history import BadHistory
 from loadtest.listeners import ListenPlan, listen
 from loadtest.locks import compare_locks
@@ -172,10 +174,22 @@ def faults_command(
     workers: Annotated[int, typer.Option(min=1, max=8, help="Worker processes.")] = FaultsPlan.workers,
     lease: Annotated[float, typer.Option(min=1, help="SOUK_LEASE_SECONDS of the run.")] = FaultsPlan.lease_seconds,
     pause: Annotated[float, typer.Option(min=0.1, help="Seconds between faults, about.")] = FaultsPlan.pause_seconds,
+    redis: Annotated[Redises, typer.Option(help="One server; or a master, its replica and sentinels.")] = Redises.ONE,
 ) -> None:
     """Trade while servers and processes are broken in every way, then account for every command."""
-    plan = FaultsPlan(seconds=seconds, seed=seed, workers=workers, lease_seconds=lease, pause_seconds=pause)
+    plan = FaultsPlan(
+        seconds=seconds, seed=seed, workers=workers, lease_seconds=lease, pause_seconds=pause, redis=redis
+    )
     _finish(lambda console: campaign(plan, console), json_file)
+
+
+@app.command("takeover")
+def takeover_command(
+    json_file: Json = None,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Of every case, with Redis and without.")] = 20,
+) -> None:
+    """Kill, stop, end and add workers under load: how long partitions stand still, held to bars."""
+    _finish(lambda console: takeover(TakeoverPlan(rounds=rounds), console), json_file)
 
 
 def _finish(work: Callable[[Console], Awaitable[RunResult]], json_file: Path | None) -> None:

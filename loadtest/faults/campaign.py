@@ -26,13 +26,17 @@ from api.client import Client, Receipt, Submission
 from loadtest.faults.checker import violations
 from loadtest.faults.history import facts, items
 from loadtest.faults.schedule import FAULTS, Planned, plan
-from loadtest.faults.site import Site
+from loadtest.faults.site import Redises, Site, redis_of
 from loadtest.faults.traders import Traders
+from loadtest.faults.writers import LEASES, WRITES
 from loadtest.gifts import gift
 from loadtest.run import RunResult
 from loadtest.stack import audit
 from loadtest.workload import TON
 
+APIS = 2
+PARTITIONS = 16
+SETTINGS = {"SOUK_PARTITIONS": str(PARTITIONS), "SOUK_BATCH_MAX": "100"}
 RECOVERY_SECONDS = 15.0
 PATIENCE_SECONDS = 60.0
 USERS = range(1, 21)
@@ -50,6 +54,7 @@ class Plan:
     workers: int = 3
     lease_seconds: float = 2.0
     pause_seconds: float = 2.0
+    redis: Redises = Redises.ONE
 
 
 @dataclass
@@ -79,7 +84,7 @@ class Campaign:
         trading = asyncio.create_task(traders.run(chosen.traders))
         watching = asyncio.create_task(site.watch())
         began = monotonic()
-        for planned in plan(chosen.seed, chosen.pause_seconds):
+        for planned in plan(chosen.seed, chosen.pause_seconds, sentinels=chosen.redis is Redises.SENTINEL):
             if monotonic() - began > chosen.seconds or trading.done():
                 break
             await self._bring_about(planned)
@@ -94,7 +99,8 @@ class Campaign:
         await self._until_started()
         statuses = await asyncio.to_thread(site.stop)
         async with site.connected() as connection:
-            found = violations(traders.history, await facts(connection, before))
+            seen = await facts(connection, before)
+            found = violations(traders.history, seen)
             await self._measure(connection)
         verdict = await audit(site.environment)
         problems = [
@@ -104,7 +110,7 @@ class Campaign:
             *(f"{log} tells of a bug" for log in site.tracebacks()),
             *(f"{name} ended with status {status}" for name, status in statuses.items() if status),
         ]
-        figures = self._figures(traders, recovered, problems)
+        figures = self._figures(traders, recovered, problems) | seen.writing.figures()
         self._report(figures, problems)
         return RunResult(not problems, figures)
 
@@ -240,23 +246,32 @@ class Campaign:
             f"{figures['faults']} faults, {figures['commands']:,} commands, {figures['acknowledged']:,} acknowledged, "
             f"{figures['retries']} bodies sent again; all final {figures['recovery_seconds']:.1f} s after the last"
         )
+        self.console.print(
+            f"{figures['writers']} workers wrote {figures['batches']:,} batches in {PARTITIONS} partitions,"
+            f" under {figures['fences']:,} fences"
+        )
         for problem in problems[:SHOWN_MAX]:
             self.console.print(problem, style="bold red", markup=False)
         if len(problems) > SHOWN_MAX:
             self.console.print(f"and {len(problems) - SHOWN_MAX} more", style="bold red")
         if not problems:
             self.console.print(
-                "Nothing lost, doubled, reordered or told otherwise; the audit holds.", style="bold green"
+                "Nothing lost, doubled, reordered or told otherwise; one writer for each fence; the audit holds.",
+                style="bold green",
             )
 
 
 async def campaign(chosen: Plan, console: Console) -> RunResult:
     """On servers and processes of its own, in a directory that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="souk-faults-", ignore_cleanup_errors=True) as directory:
-        site = Site(Path(directory), chosen.workers, chosen.lease_seconds)
-        with site.postgres, site.redis:
+    settings = {**SETTINGS, "SOUK_LEASE_SECONDS": str(chosen.lease_seconds)}
+    with (
+        tempfile.TemporaryDirectory(prefix="souk-faults-", ignore_cleanup_errors=True) as directory,
+        redis_of(chosen.redis, Path(directory)) as redis,
+    ):
+        site = Site(Path(directory), redis, apis=APIS, workers=chosen.workers, settings=settings)
+        with site.postgres:
             try:
-                await site.start()
+                await site.start(LEASES + WRITES)
                 return await Campaign(chosen, site, console).run()
             finally:
                 await asyncio.to_thread(site.kill)

@@ -6,6 +6,7 @@
 | one outcome | a receipt, once final, changes; or the journal says otherwise than a client was told |
 | one effect | a purchase that succeeded has not exactly one deal and its postings, any other command has some |
 | order | a command acknowledged before another on its item was sent is executed after it |
+| one writer | the fence of a partition fell, or two workers wrote under one, or one without the partition's row lock |
 | linearizable | executed again one by one, in the same order, by the plainest model, an item's commands end otherwise |
 """
 
@@ -25,6 +26,7 @@ def violations(history: Sequence[Operation], facts: Facts) -> list[str]:
         *_told_otherwise(history, facts),
         *_doubled(facts),
         *_out_of_order(history, facts),
+        *facts.writing.strangers(row.id for row in facts.rows if row.status in FINAL),
         *_not_linear(facts),
     ]
 

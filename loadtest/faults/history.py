@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import asyncpg
 from pydantic_core import from_json
 
+from loadtest.faults.writers import Writing, writing
+
 FINAL = frozenset({"succeeded", "rejected", "failed", "cancelled", "expired"})
 
 
@@ -59,7 +61,7 @@ class Item(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Facts:
     """`rows` in the order in which they were executed; `before` are the items as the run found them, `after` as it left
-    them.
+    them; `writing` is who wrote what.
 
     What two APIs accept at the same time may be committed, and so executed, in another order than that of its numbers
     in the journal. Batches of a partition come one after another, and `finished_at` is the time of the batch.
@@ -68,6 +70,7 @@ class Facts:
     rows: Sequence[Row]
     before: Mapping[int, Item]
     after: Mapping[int, Item]
+    writing: Writing
 
 
 _ROWS = """
@@ -91,4 +94,4 @@ async def facts(connection: "asyncpg.Connection[Any]", before: Mapping[int, Item
     """What the tables say of the items that were traded."""
     assets = [f"nft:{nft_id}" for nft_id in before]
     rows = [Row._make((*row[:6], from_json(row[6]), *row[7:])) for row in await connection.fetch(_ROWS, assets)]
-    return Facts(rows, before, await items(connection, list(before)))
+    return Facts(rows, before, await items(connection, list(before)), await writing(connection))

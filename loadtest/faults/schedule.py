@@ -13,9 +13,13 @@ from typing import NamedTuple
 import asyncpg
 from redis.exceptions import RedisError
 
+from loadtest.faults.redises import SentinelSet
 from loadtest.faults.site import Site
 
 Fault = Callable[[Site, random.Random], Awaitable[None]]
+
+PARTITION_LOCK = "souk:{{lock}}:partition:{}"
+WORKER_LOCKS = "souk:{lock}:worker:*"
 
 
 class Planned(NamedTuple):
@@ -73,6 +77,12 @@ async def redis_is_emptied(site: Site, _: random.Random) -> None:
             await redis.flushall()
 
 
+async def redis_is_emptied_twice_a_second(site: Site, chance: random.Random) -> None:
+    for _ in range(chance.randint(6, 12)):
+        await redis_is_emptied(site, chance)
+        await asyncio.sleep(0.5)
+
+
 async def redis_is_killed(site: Site, chance: random.Random) -> None:
     await asyncio.to_thread(site.redis.kill)
     await asyncio.sleep(chance.uniform(0, 3))
@@ -99,6 +109,36 @@ async def redis_is_read_only(site: Site, chance: random.Random) -> None:
             await redis.replicaof("127.0.0.1", "1")
             await asyncio.sleep(chance.uniform(0.5, 3))
         await redis.replicaof("NO", "ONE")
+
+
+async def redis_fails_over(site: Site, chance: random.Random) -> None:
+    """Half the time without what the replica has not seen of the last second."""
+    assert isinstance(site.redis, SentinelSet)  # noqa: S101 - it is planned for those alone
+    await asyncio.to_thread(site.redis.fail_over, chance.choice((0.0, chance.uniform(0.2, 1.0))))
+
+
+async def lock_is_lost(site: Site, chance: random.Random) -> None:
+    """Keys of some leases are deleted, and at times those that are a worker's sign of life."""
+    keys = [PARTITION_LOCK.format(partition) for partition in _some(site, chance)]
+    async with site.talking_to_redis() as redis:
+        with suppress(RedisError, OSError):
+            signs = [key async for key in redis.scan_iter(match=WORKER_LOCKS, count=1_000)]
+            await redis.delete(*keys, *chance.sample(sorted(signs), chance.randint(0, len(signs))))
+
+
+async def lock_is_split(site: Site, chance: random.Random) -> None:
+    """Others seem to have some leases, while their holders drain them."""
+    async with site.talking_to_redis() as redis:
+        with suppress(RedisError, OSError):
+            for partition in _some(site, chance):
+                key = PARTITION_LOCK.format(partition)
+                await redis.delete(key)
+                await redis.set(key, "somebody else", px=int(site.lease_seconds * 1_000))
+    await asyncio.sleep(site.lease_seconds)
+
+
+def _some(site: Site, chance: random.Random) -> list[int]:
+    return chance.sample(range(site.partitions), chance.randint(1, site.partitions))
 
 
 async def connections_are_terminated(site: Site, _: random.Random) -> None:
@@ -152,10 +192,14 @@ FAULTS: dict[str, Fault] = {
         api_is_killed,
         api_drains,
         redis_is_emptied,
+        redis_is_emptied_twice_a_second,
         redis_is_killed,
         redis_hangs,
         redis_is_full,
         redis_is_read_only,
+        redis_fails_over,
+        lock_is_lost,
+        lock_is_split,
         connections_are_terminated,
         postgresql_crashes,
         postgresql_restarts,
@@ -165,11 +209,15 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def plan(seed: int, pause_seconds: float) -> Iterator[Planned]:
+NEED_SENTINELS = {"redis fails over"}
+
+
+def plan(seed: int, pause_seconds: float, *, sentinels: bool) -> Iterator[Planned]:
     """Endless: every fault once in some order, then once in another, and so on."""
     chance = random.Random(seed)
+    names = sorted(FAULTS if sentinels else FAULTS.keys() - NEED_SENTINELS)
     number = 0
     while True:
-        for name in chance.sample(sorted(FAULTS), len(FAULTS)):
+        for name in chance.sample(names, len(names)):
             number += 1
             yield Planned(name, chance.uniform(0.3, 1.7) * pause_seconds, f"{seed} {number}")

@@ -1,4 +1,4 @@
-"""Real servers and processes to break: PostgreSQL, Redis, two APIs and some workers, each started again when it ends.
+"""Real servers and processes to break: PostgreSQL, Redis, some APIs and workers, each started again when it ends.
 
 The servers are started by the project's own hands: here alone the campaign is no stranger.
 """
@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,12 +21,26 @@ import httpx
 from pydantic_core import from_json
 from redis.asyncio import Redis
 
+from loadtest.faults.redises import SentinelSet, sentinel_set
 from storage.embedded import EmbeddedPostgres, EmbeddedRedis
 
-APIS = 2
 READY_SECONDS = 60.0
 STOP_SECONDS = 30.0
 LOOK_SECONDS = 0.1
+
+
+class Redises(StrEnum):
+    """What Redis is: one server; or a master, its replica and three sentinels."""
+
+    ONE = "one"
+    SENTINEL = "sentinel"
+
+
+def redis_of(kind: Redises, directory: Path) -> AbstractContextManager[EmbeddedRedis | SentinelSet]:
+    """Runs within the context."""
+    if kind is Redises.SENTINEL:
+        return sentinel_set(directory / "sentinel", replicas=1)
+    return EmbeddedRedis(directory)
 
 
 class Process:
@@ -60,14 +75,24 @@ class Process:
 
 
 class Site:
-    """An installation that can be broken."""
+    """An installation that can be broken. `partitions` and `lease_seconds` are known once it has started."""
 
-    def __init__(self, directory: Path, workers: int, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        redis: EmbeddedRedis | SentinelSet,
+        *,
+        apis: int,
+        workers: int,
+        settings: Mapping[str, str],
+    ) -> None:
         self.postgres = EmbeddedPostgres(directory)
-        self.redis = EmbeddedRedis(directory)
+        self.redis = redis
         self._directory = directory
-        self._worker_count = workers
-        self.lease_seconds = lease_seconds
+        self._api_count, self._worker_count = apis, workers
+        self._settings = settings
+        self.partitions = 0
+        self.lease_seconds = 0.0
         self.urls: list[str] = []
         self.key = ""
         self.apis: list[Process] = []
@@ -76,13 +101,7 @@ class Site:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {
-            "SOUK_DATABASE_URL": self.postgres.url,
-            "SOUK_REDIS_URL": self.redis.url,
-            "SOUK_PARTITIONS": "16",
-            "SOUK_BATCH_MAX": "100",
-            "SOUK_LEASE_SECONDS": str(self.lease_seconds),
-        }
+        return {**self._settings, "SOUK_DATABASE_URL": self.postgres.url, "SOUK_REDIS_URL": self.redis.url}
 
     @property
     def processes(self) -> list[Process]:
@@ -98,16 +117,28 @@ class Site:
 
     @asynccontextmanager
     async def talking_to_redis(self) -> AsyncIterator[Redis]:
-        redis = Redis.from_url(self.redis.url, socket_timeout=5)
+        """To the one server, or to that which is the master now."""
+        server = self.redis if isinstance(self.redis, EmbeddedRedis) else await asyncio.to_thread(self.redis.master)
+        redis = Redis.from_url(server.url, socket_timeout=5)
         try:
             yield redis
         finally:
             await redis.aclose()
 
-    async def start(self) -> None:
+    async def start(self, logs: str) -> None:
+        """`logs` is SQL for what is to watch the database from before the first worker on."""
         self._souk("migrate")
-        self.key = from_json(self._souk("keys", "create", "--role", "operator"))["key"]
-        for number in range(APIS):
+        async with self.connected() as connection:
+            await connection.execute(logs)
+        key, settings = await asyncio.gather(
+            asyncio.to_thread(self._souk, "keys", "create", "--role", "operator"),
+            asyncio.to_thread(self._souk, "config"),
+        )
+        self.key = from_json(key)["key"]
+        config = {row["setting"]: row["value"] for row in from_json(settings)}
+        self.partitions = int(config["SOUK_PARTITIONS"])
+        self.lease_seconds = float(config["SOUK_LEASE_SECONDS"])
+        for number in range(self._api_count):
             port = _free_port()
             self.urls.append(f"http://127.0.0.1:{port}")
             self.apis.append(self._process(f"api {number}", "api", "--port", str(port)))

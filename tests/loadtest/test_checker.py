@@ -1,7 +1,7 @@
 """The checker of a faults run finds every lie that is planted, and none in the truth."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 import pytest
@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from loadtest.faults.checker import execute, violations
 from loadtest.faults.history import Facts, Item, Operation, Row
+from loadtest.faults.writers import Lease, Write, Writing
 
 OWNER, BUYER, ITEM = 1, 2, 17
+PARTITION, OTHER_PARTITION = 3, 4
 PRICE = 10_000_000
 DONE_AT = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -34,7 +36,14 @@ def told(*steps: tuple[str, int, dict[str, int | None]]) -> Story:
         operation = Operation(key, kind, ITEM, actor, payload, sent_at=2.0 * number)
         operation.note({"id": id_, "status": row.status, "rejection": code and {"code": code}}, at=2.0 * number + 1)
         history.append(operation)
-    return history, Facts(rows, {ITEM: Item(OWNER, None)}, {ITEM: item})
+    return history, Facts(rows, {ITEM: Item(OWNER, None)}, {ITEM: item}, written(row.id for row in rows))
+
+
+def written(ids: Iterable[str]) -> Writing:
+    """Each by one lane of one worker."""
+    log: list[Lease | Write] = [Lease(1, PARTITION, 7, "worker")]
+    log += [Write(number, PARTITION, 7, True, "lane", [id_]) for number, id_ in enumerate(ids, 2)]
+    return Writing(log)
 
 
 TRUE_STORY: tuple[tuple[str, int, dict[str, int | None]], ...] = (
@@ -63,7 +72,7 @@ def _change(number: int, **changes: object) -> Callable[[Story], Story]:
 def _lose(story: Story) -> Story:
     """The last transfer was acknowledged, and is gone as if it had never been."""
     history, facts = story
-    return history, Facts(facts.rows[:-1], facts.before, {ITEM: Item(BUYER, 2 * PRICE)})
+    return history, dataclasses.replace(facts, rows=facts.rows[:-1], after={ITEM: Item(BUYER, 2 * PRICE)})
 
 
 def _double(story: Story) -> Story:
@@ -117,6 +126,72 @@ def _steal(story: Story) -> Story:
 )
 def test_a_planted_lie_is_found(lie: Callable[[Story], Story], found: str) -> None:
     assert any(violation.startswith(found) for violation in violations(*lie(told(*TRUE_STORY))))
+
+
+TAKEN = (Lease(1, PARTITION, 7, "worker"), Lease(2, OTHER_PARTITION, 4, "another"))
+GIVEN_BACK = Lease(20, PARTITION, 7, None)
+TAKEN_OVER = Lease(21, PARTITION, 8, "another")
+
+
+def write(number: int, partition: int, fence: int, connection: str, *, guarded: bool = True) -> Write:
+    return Write(number, partition, fence, guarded, connection, [f"id {number}"])
+
+
+HANDED_OVER = (
+    *TAKEN,
+    write(10, PARTITION, 7, "lane"),
+    write(11, OTHER_PARTITION, 4, "another's lane"),
+    write(12, PARTITION, 7, "lane, connected again"),
+    GIVEN_BACK,
+    write(20, PARTITION, 7, "lane"),  # its last batch; nobody else has it
+    TAKEN_OVER,
+    write(22, PARTITION, 8, "another's lane"),
+    Lease(30, PARTITION, 9, "worker"),
+    write(31, PARTITION, 9, "lane"),
+)
+
+
+def test_one_writer_after_the_other_is_believed() -> None:
+    assert list(Writing(HANDED_OVER).strangers(["id 10", "id 31"])) == []
+
+
+@pytest.mark.parametrize(
+    ("planted", "found"),
+    [
+        (
+            write(99, PARTITION, 9, "another's lane"),
+            "two writers: partition 3 under fence 9, worker's, is written by an",
+        ),
+        (write(99, PARTITION, 9, "lane", guarded=False), "two writers: partition 3 under fence 9 is written without"),
+        (
+            write(99, PARTITION, 8, "another's lane"),
+            "fences: partition 3 under fence 8 is written, while its fence is 9",
+        ),
+        (write(99, PARTITION, 7, "lane"), "fences: partition 3 under fence 7 is written, while its fence is 9"),
+        (Lease(99, PARTITION, 8, "another"), "fences: partition 3 under fence 8, after 9"),
+        (
+            Lease(99, PARTITION, 9, "another"),
+            "two writers: partition 3 under fence 9 is taken by another, while it is wo",
+        ),
+        (write(99, 5, 0, "lane"), "two writers: partition 5 under fence 0, nobody's, is written by worker"),
+        (write(99, 5, 0, "a new lane"), "two writers: partition 5 under fence 0, nobody's, is written by nobody"),
+    ],
+)
+def test_a_planted_second_writer_is_found(planted: Lease | Write, found: str) -> None:
+    [violation] = Writing([*HANDED_OVER, planted]).strangers([])
+    assert violation.startswith(found)
+
+
+def test_an_outcome_that_nobody_is_known_to_have_written_is_found() -> None:
+    assert list(Writing(HANDED_OVER).strangers(["id 77"])) == [
+        "two writers: nobody knows who wrote the outcome of id 77"
+    ]
+
+
+def test_the_checker_asks_who_wrote() -> None:
+    history, facts = told(*TRUE_STORY)
+    unknown = dataclasses.replace(facts, writing=Writing([]))
+    assert [found for found in violations(history, unknown) if found.startswith("two writers")]
 
 
 STEPS = st.lists(

@@ -90,6 +90,7 @@ MUTANTS = (
             Patch("storage/unit_of_work.py", "WHERE (id, fence) IN ({leases})", "WHERE id IN ({leases})"),
         ),
         (f"{_BATCHES}test_an_old_fence_writes_nothing",),
+        seconds=45,
     ),
     Mutant(
         "M2b",

@@ -5,7 +5,7 @@ from io import StringIO
 from rich.console import Console
 
 from loadtest.faults.campaign import Plan, campaign
-from loadtest.faults.schedule import FAULTS, plan
+from loadtest.faults.schedule import FAULTS, NEED_SENTINELS, plan
 
 
 async def test_a_campaign_of_faults_finds_nothing() -> None:
@@ -17,8 +17,10 @@ async def test_a_campaign_of_faults_finds_nothing() -> None:
 
 
 def test_a_seed_gives_a_schedule_in_which_every_fault_comes() -> None:
-    def first(seed: int) -> list[tuple[str, float]]:
-        return [(planned.name, planned.pause) for planned, _ in zip(plan(seed, 1), FAULTS, strict=False)]
+    def first(seed: int, *, sentinels: bool = True) -> list[tuple[str, float]]:
+        planned = plan(seed, 1, sentinels=sentinels)
+        return [(fault.name, fault.pause) for fault, _ in zip(planned, FAULTS, strict=False)]
 
     assert first(1) == first(1) != first(2)
     assert {name for name, _ in first(1)} == FAULTS.keys()
+    assert {name for name, _ in first(1, sentinels=False)} == FAULTS.keys() - NEED_SENTINELS

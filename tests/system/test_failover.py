@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from loadtest.faults.redises import RedisNode, SentinelSet, sentinel_set
 from storage.locks import Held, LockError, LockLost, Locks, LockTimeout, LockUnavailable
 from storage.queue import connect_redis
 from storage.settings import Settings
@@ -17,16 +18,7 @@ from tests.deadline import eventually
 from tests.installation import Installer
 from tests.market import register, set_price
 from tests.system.conftest import BATCH_MAX, LEASE_SECONDS
-from tests.system.redises import (
-    RedisCluster,
-    RedisNode,
-    SentinelSet,
-    longest_pause,
-    nothing_is_queued,
-    redis_cluster,
-    redis_is,
-    sentinel_set,
-)
+from tests.system.redises import RedisCluster, longest_pause, nothing_is_queued, redis_cluster, redis_is
 from tests.system.site import Site, Trades, site_of
 
 logger = logging.getLogger(__name__)

@@ -15,11 +15,12 @@ from typing import NamedTuple
 import pytest
 from pydantic import SecretStr
 
+from loadtest.faults.redises import RedisNode, until
 from tests.deadline import eventually
 from tests.installation import Installer
 from tests.market import register, set_price
 from tests.system.conftest import BATCH_MAX, LEASE_SECONDS
-from tests.system.redises import RedisNode, longest_pause, nothing_is_queued, redis_is, until
+from tests.system.redises import longest_pause, nothing_is_queued, redis_is
 from tests.system.site import Site, Trades, end, site_of
 
 logger = logging.getLogger(__name__)
