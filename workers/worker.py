@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from storage.database import connect
 from storage.hints import Hints
+from storage.locks import Locks
 from storage.notices import Listener
 from storage.queue import (
     BELLS_CHANNEL,
@@ -104,7 +105,8 @@ class SoukWorker(Worker):
             settings, queue, self._lanes.fences.keys, self._lanes.ring, lambda: self._bells.connected
         )
         self._timers = Timers(settings, self._accepted)
-        self._couriers = Couriers(settings, self._accepted)
+        self._locks = Locks(redis)
+        self._couriers = Couriers(settings, self._locks, self._accepted)
         self._webhooks = Webhooks(settings)
         self._retention = Retention(settings)
         self._lane_count = settings.lanes
@@ -126,7 +128,7 @@ class SoukWorker(Worker):
             self._beat(),
         ]
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self._locks, asyncio.TaskGroup() as group:
                 running = [group.create_task(service) for service in services]
                 lanes = [group.create_task(self._lanes.run_lane(number)) for number in range(self._lane_count)]
                 self.tasks = {f"lane {number}": lane for number, lane in enumerate(lanes)}

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -14,12 +13,12 @@ from storage.database import Connection, connect, engine, is_weather
 from storage.journal import Journal, partition_of
 from storage.sandbox import Fault, set_fault
 from storage.settings import Settings
+from tests.couriers import some_couriers
 from tests.deadline import eventually
 from tests.installation import Installer
 from tests.journal import accept
 from tests.market import TON, fund, gift, receive, register
 from workers.batch import run_batch
-from workers.couriers import Couriers
 
 OWNER, OTHER = 1, 2
 PHONE, ANOTHER_PHONE = "+491701234567", "+15550001111"
@@ -130,11 +129,8 @@ async def market(installer: Installer) -> AsyncIterator[Market]:
 
 @pytest.fixture
 async def courier(market: Market) -> AsyncIterator[None]:
-    task = asyncio.create_task(Couriers(market.settings, lambda _: None).run())
-    yield
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    async with some_couriers(market.settings):
+        yield
 
 
 @pytest.fixture
