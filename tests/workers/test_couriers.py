@@ -432,7 +432,7 @@ async def test_an_answer_exists_once_however_often_it_is_heard(office: Office) -
 async def test_what_nothing_waits_for_ends_without_an_answer(office: Office) -> None:
     await office.lane.execute(
         "INSERT INTO gateway_requests (reference, op, account, body, names, state, attempts, opened_at)"
-        " VALUES ($1, 'account.sign_out', 'account:' || $1, '{}', '{}', 'pending', 0, now())",
+        " VALUES ($1::uuid, 'account.sign_out', 'account:' || $1::uuid, '{}', '{}', 'pending', 0, now())",
         new_id(),
     )
     await office.carried()
