@@ -56,7 +56,7 @@ class ABridge:
 
     def _overtaken(self, seen: Seen) -> bool:
         """Whether the call would begin something after a later call for one of its accounts."""
-        token, reference = seen.fields["fencing_token"], seen.fields["reference"]
+        token, reference = int(seen.fields["fencing_token"]), str(seen.fields["reference"])
         largest = max(self.tokens.get(account, 0) for account in seen.fields["accounts"])
         for account in seen.fields["accounts"]:
             self.tokens[account] = max(token, self.tokens.get(account, 0))

@@ -190,15 +190,16 @@ async def test_a_courier_that_slept_past_its_lock_is_refused_by_its_token(settin
     [first] = await world.ask(WALLET)
     asleep = await turns.claim(WALLET)
     assert asleep is not None
-    late = Call(first, asleep.op, WALLET.accounts, asleep.fencing_token), {}, datetime.now(UTC) + timedelta(hours=1)
+    late = Call(first, asleep.op, WALLET.accounts, asleep.fencing_token)
+    soon = datetime.now(UTC) + timedelta(hours=1)
     [second] = await world.ask(WALLET)
     async with some_couriers(world.settings):
         await eventually(lambda: world.are("done", second))
-        assert await sandbox.perform(*late) == Answer(Outcome.UNKNOWN, "overtaken")
+        assert await sandbox.perform(late, {}, soon) == Answer(Outcome.UNKNOWN, "overtaken")
         assert [row["reference"] for row in await lane.fetch("SELECT reference FROM sandbox_effects")] == [second]
         await lane.execute("UPDATE gateway_requests SET due_at = now() WHERE reference = $1", first)
         await eventually(lambda: world.are("done", first))
-    assert (await sandbox.perform(*late)).outcome is Outcome.DONE, "what was begun is told under any token"
+    assert (await sandbox.perform(late, {}, soon)).outcome is Outcome.DONE, "what was begun is told under any token"
     calls = await lane.fetch("SELECT call FROM gateway_log WHERE reference = $1 ORDER BY fencing_token", first)
     assert [row["call"] for row in calls] == ["perform", "lookup", "perform"]
     assert await lane.fetchval("SELECT count(*) FROM sandbox_effects") == 2
@@ -255,18 +256,18 @@ async def test_finding_what_is_due_costs_the_index_of_what_is_due(lane: Connecti
         FROM generate_series(1, 40000) AS n
     """)
     await lane.execute("VACUUM ANALYZE gateway_requests")
-    claim = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {_CLAIM}", ["wallet"], [None], 3, 60, 120, 1
-    look = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {_LOOK}", [], [], []
-    assert await _buffers(lane, *look) < 10
-    assert await _buffers(lane, *claim) < 10
+    claim: list[Any] = [["wallet"], [None], 3, 60, 120, 1]
+    assert await _buffers(lane, _LOOK, [], [], []) < 10
+    assert await _buffers(lane, _CLAIM, *claim) < 10
     await lane.execute("""
         INSERT INTO gateway_requests (reference, op, account, body, names, state, attempts, opened_at)
         SELECT gen_random_uuid(), 'ton.pay', 'wallet', '{}', '{}', 'pending', 0, now() FROM generate_series(1, 5000)
     """)
     await lane.execute("VACUUM ANALYZE gateway_requests")
-    assert await _buffers(lane, *claim) < 60
+    assert await _buffers(lane, _CLAIM, *claim) < 60
 
 
-async def _buffers(lane: Connection, explain: str, *arguments: Any) -> int:
-    plan = json.loads(await lane.fetchval(explain, *arguments))[0]["Plan"]
+async def _buffers(lane: Connection, statement: str, *arguments: Any) -> int:
+    explained = await lane.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", *arguments)
+    plan = json.loads(explained)[0]["Plan"]
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
