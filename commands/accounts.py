@@ -21,6 +21,7 @@ from commands.requests import (
     answer_of,
     conclude,
     not_open,
+    of_account,
     request,
     set_expiry,
 )
@@ -37,6 +38,7 @@ from commands.telegram import (
     found_account,
     require_account_owner,
     require_account_state,
+    sign_out,
     tell_account,
     touch_disconnect,
     touch_unfinished,
@@ -97,7 +99,7 @@ class Connect(Command, kind="accounts.connect", sent_by=USER):
         )
         names = {"user_id": user_id, "account_id": envelope.id}
         body = {"account_id": envelope.id, "phone": self.phone}
-        request(book, SEND_CODE, body, answers="accounts.connect", names=names)
+        request(book, SEND_CODE, body, account=of_account(envelope.id), answers="accounts.connect", names=names)
         set_expiry(book, FailConnect(user_id=user_id, account_id=envelope.id, reason=EXPIRED))
         return {"account_id": str(envelope.id), "state": AccountState.REQUESTED}
 
@@ -160,7 +162,7 @@ class Approve(OwnAccountCommand, kind="accounts.approve", sent_by=USER):
         book.put(account._replace(state=AccountState.SIGNING_IN, approve_id=envelope.id, name=self.name, reason=None))
         names = {"user_id": account.user_id, "account_id": account.id, "approve_id": envelope.id}
         body = {"account_id": account.id, "phone": account.phone, "code": self.code, "password": self.password}
-        request(book, SIGN_IN, body, answers="accounts.approve", names=names)
+        request(book, SIGN_IN, body, account=of_account(account.id), answers="accounts.approve", names=names)
         fail = FailApprove(user_id=account.user_id, account_id=account.id, approve_id=envelope.id, reason=EXPIRED)
         set_expiry(book, fail)
         ids = {"account_id": str(account.id), "approve_id": str(envelope.id)}
@@ -204,7 +206,7 @@ class ConfirmApprove(_ApproveAnswer, kind="accounts.approve_confirm", sent_by=SY
 
         same = book.find(TelegramAccount, "telegram_id", self.telegram_id)
         if _is_connected_elsewhere(book, account) or any(_is_connected(other) for other in same):
-            request(book, "account.sign_out", {"account_id": account.id})
+            sign_out(book, account)
             return _fail(book, account, DUPLICATE)
         return _put(
             book,

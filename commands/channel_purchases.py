@@ -22,6 +22,8 @@ from commands.requests import (
     SagaState,
     answer_of,
     conclude,
+    of_account,
+    of_channel,
     request,
     require_requested,
     set_expiry,
@@ -116,7 +118,15 @@ class Buy(ChannelCommand, kind="channels.buy", sent_by=USER):
         ids = {"channel_id": str(channel.id)}
         body = {"account_id": channel.account_id, **ids}
         body |= {"receiver_id": purchase.receiver_id, "gifts_hash": channel.gifts_hash}
-        request(book, TRANSFER, body, answers="channels.buy", names={**ids, "purchase_id": purchase.id})
+        request(
+            book,
+            TRANSFER,
+            body,
+            account=of_account(channel.account_id),
+            channel=of_channel(channel.id),
+            answers="channels.buy",
+            names={**ids, "purchase_id": purchase.id},
+        )
         set_expiry(book, FailBuy(channel_id=channel.id, purchase_id=purchase.id, reason=EXPIRED))
         _tell_parties(book, "channel.sale_started", purchase)
         return {"purchase_id": str(purchase.id), "price_nano": price_nano}

@@ -31,6 +31,8 @@ from commands.requests import (
     answer_of,
     conclude,
     not_open,
+    of_account,
+    of_channel,
     request,
     set_expiry,
 )
@@ -101,7 +103,15 @@ class Add(ChannelCommand, kind="channels.add", sent_by=USER):
         channel_id = str(self.channel_id)
         body = {"account_id": account.id, "channel_id": channel_id}
         names = {"channel_id": channel_id, "check_id": envelope.id}
-        request(book, INSPECT, body, answers="channels.add", names=names)
+        request(
+            book,
+            INSPECT,
+            body,
+            account=of_account(account.id),
+            channel=of_channel(self.channel_id),
+            answers="channels.add",
+            names=names,
+        )
         set_expiry(book, FailAdd(channel_id=self.channel_id, check_id=envelope.id, reason=EXPIRED))
         return {"channel_id": channel_id, "check_id": str(envelope.id)}
 

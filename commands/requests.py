@@ -21,6 +21,10 @@ from commands.outcome import Code, Rejection
 EXPIRED: Final = "expired"
 """The reason of a request that was given up before it was ever attempted."""
 
+WALLET: Final = "wallet"
+BANK: Final = "bank"
+"""The Telegram account that has the items in custody."""
+
 
 class RequestState(StrEnum):
     PENDING = "pending"
@@ -44,12 +48,16 @@ class SagaState(StrEnum):
 class GatewayRequest(NamedTuple):
     """One external effect. `reference` is the id of the command that wrote it.
 
-    `body` is the operation's fields and `names` those that name the waiting document in the answering command, both
-    JSON; `answers` is that command's kind without _confirm or _fail, null when nothing waits.
+    `account` is the outside account that acts, `channel` the channel that it acts on, null when there is none: no two
+    calls are made for either at once. `body` is the operation's fields and `names` those that name the waiting document
+    in the answering command, both JSON; `answers` is that command's kind without _confirm or _fail, null when nothing
+    waits.
     """
 
     reference: UUID
     op: str
+    account: str
+    channel: str | None
     body: str
     answers: str | None
     names: str
@@ -59,14 +67,33 @@ class GatewayRequest(NamedTuple):
     closed_at: datetime | None
 
 
+def of_account(account_id: UUID) -> str:
+    """The outside account that a user's Telegram account is."""
+    return f"account:{account_id}"
+
+
+def of_channel(channel_id: int) -> str:
+    """The outside account that a channel is."""
+    return f"channel:{channel_id}"
+
+
 def request(
-    book: Book, op: str, body: dict[str, Any], answers: str | None = None, names: dict[str, Any] | None = None
+    book: Book,
+    op: str,
+    body: dict[str, Any],
+    *,
+    account: str,
+    channel: str | None = None,
+    answers: str | None = None,
+    names: dict[str, Any] | None = None,
 ) -> None:
-    """Ask the gateway for `op`, under the id of the command being decided."""
+    """Ask the gateway for `op`, under the id of the command being decided. `account` is who acts, `channel` on what."""
     book.put(
         GatewayRequest(
             reference=book.command_id,
             op=op,
+            account=account,
+            channel=channel,
             body=to_json(body).decode(),
             answers=answers,
             names=to_json(names or {}).decode(),

@@ -14,6 +14,7 @@ from commands.document import Need, document
 from commands.items import Nft, NftState, detach, found, require_free, require_owner, touch_detach, touch_item
 from commands.outcome import Code, Rejection
 from commands.requests import (
+    BANK,
     EXPIRED,
     GatewayRequest,
     RequestState,
@@ -90,6 +91,7 @@ class ReturnItem(Command, kind="nft.return", sent_by=USER):
                 "message_ref": nft.message_ref,
                 "receiver_id": user_id,
             },
+            account=BANK,
             answers="nft.return",
             names={"nft_id": str(nft.id), "return_id": envelope.id},
         )

@@ -15,7 +15,7 @@ from commands.command import SYSTEM, USER, BigId, Envelope, Reason, UserId
 from commands.document import Need
 from commands.items import Gift, GiftFacts, MessageRef
 from commands.outcome import Code, Rejection
-from commands.requests import GatewayRequest, RequestState, conclude, request
+from commands.requests import GatewayRequest, RequestState, conclude, of_account, request
 from commands.telegram import (
     AccountAnswer,
     AccountChannel,
@@ -62,7 +62,9 @@ class Sync(OwnAccountCommand, kind="accounts.sync", sent_by=USER):
         require_account_state(account, AccountState.CONNECTED)
 
         names = {"user_id": account.user_id, "account_id": account.id, "sync_id": envelope.id}
-        request(book, "account.snapshot", {"account_id": account.id}, answers="accounts.sync", names=names)
+        body = {"account_id": account.id}
+        outside = of_account(account.id)
+        request(book, "account.snapshot", body, account=outside, answers="accounts.sync", names=names)
         return {"account_id": str(account.id), "sync_id": str(envelope.id)}
 
 
@@ -148,7 +150,7 @@ class SendGift(OwnAccountCommand, kind="accounts.send_gift", sent_by=USER):
         ids = {"account_id": account.id, "gift_id": str(gift.gift_id)}
         body = {**ids, "message_ref": gift.message_ref, "receiver_id": self.receiver_id}
         names = {"user_id": account.user_id, **ids, "send_id": envelope.id}
-        request(book, "gift.send", body, answers="accounts.send_gift", names=names)
+        request(book, "gift.send", body, account=of_account(account.id), answers="accounts.send_gift", names=names)
         return {"send_id": str(envelope.id)}
 
 

@@ -12,7 +12,7 @@ from commands.book import Book
 from commands.command import BigId, Command, Envelope, UserId
 from commands.document import Need, Scope, document
 from commands.outcome import Code, Rejection
-from commands.requests import GatewayRequest, abandon, request
+from commands.requests import GatewayRequest, abandon, of_account, request
 
 
 class AccountState(StrEnum):
@@ -204,9 +204,15 @@ def disconnect(book: Book, account: TelegramAccount, reason: str | None) -> int:
     ]
     for channel in channels:
         delete_channel(book, channel)
-    request(book, "account.sign_out", {"account_id": account.id})
+    sign_out(book, account)
     tell_account(book, "account.disconnected", account, **({"reason": reason} if reason else {}))
     return len(channels)
+
+
+def sign_out(book: Book, account: TelegramAccount) -> None:
+    """End the login of an account that is closed in the same batch: couriers do so after all that it was asked before,
+    of which nothing is attempted again."""
+    request(book, "account.sign_out", {"account_id": account.id}, account=of_account(account.id))
 
 
 def drop_snapshot(book: Book, account_id: UUID) -> None:

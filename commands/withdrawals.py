@@ -27,6 +27,7 @@ from commands.document import Need, Scope, document
 from commands.outcome import Code, Rejection
 from commands.requests import (
     EXPIRED,
+    WALLET,
     GatewayRequest,
     RequestState,
     SagaState,
@@ -131,6 +132,7 @@ class Withdraw(Command, kind="market.withdraw", sent_by=USER, needs_key=True):
             book,
             OP,
             {"address": self.address, "amount_nano": net_nano, "comment": self.comment},
+            account=WALLET,
             answers="market.withdraw",
             names={"user_id": user_id, "withdrawal_id": envelope.id},
         )

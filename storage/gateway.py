@@ -51,16 +51,26 @@ class Answer(NamedTuple):
     fields: Mapping[str, Any] = {}
 
 
+class Call(NamedTuple):
+    """What every call says. Of two calls for one of the `accounts`, the one that was claimed later has the larger
+    token: whoever has seen it begins nothing any more under a smaller one."""
+
+    reference: UUID
+    op: str
+    accounts: tuple[str, ...]
+    fencing_token: int
+
+
 class Gateway(Protocol):
     """Neither call raises for what happens outside: no answer, or an unclear one, is the answer `unknown`."""
 
-    async def perform(self, reference: UUID, op: str, body: Mapping[str, Any], not_after: datetime) -> Answer:
-        """Bring the effect about, once, and not after the time. `never_seen` when the request certainly did not reach
-        whom it was for, because there was no connection to him."""
+    async def perform(self, call: Call, body: Mapping[str, Any], not_after: datetime) -> Answer:
+        """Bring the effect about, once, not after the time and not under a smaller token than was seen. `never_seen`
+        when the request certainly did not reach whom it was for, because there was no connection to him."""
         ...
 
-    async def lookup(self, reference: UUID, op: str) -> Answer:
-        """What came of the reference."""
+    async def lookup(self, call: Call) -> Answer:
+        """What came of the reference. After `never_seen` no attempt with a smaller token is begun any more."""
         ...
 
     async def close(self) -> None: ...
@@ -106,30 +116,29 @@ class Bridge:
             trust_env=False,  # a proxy might hold a request back until after its effect was given up
         )
 
-    async def perform(self, reference: UUID, op: str, body: Mapping[str, Any], not_after: datetime) -> Answer:
-        request = {**body, "reference": reference, "op": op, "not_after": not_after}
+    async def perform(self, call: Call, body: Mapping[str, Any], not_after: datetime) -> Answer:
         try:
-            answer = await self._ask("perform", reference, request)
+            answer = await self._ask("perform", call, {**body, **call._asdict(), "not_after": not_after})
         except _NOT_CONNECTED:
             return Answer(Outcome.NEVER_SEEN, "not_connected")
         # Only a lookup can say so: this very request was seen.
         return Answer(Outcome.UNKNOWN, "unclear") if answer.outcome is Outcome.NEVER_SEEN else answer
 
-    async def lookup(self, reference: UUID, op: str) -> Answer:
+    async def lookup(self, call: Call) -> Answer:
         try:
-            return await self._ask("lookup", reference, {"reference": reference, "op": op})
+            return await self._ask("lookup", call, call._asdict())
         except _NOT_CONNECTED:
             return Answer(Outcome.UNKNOWN, "not_connected")
 
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _ask(self, path: Literal["perform", "lookup"], reference: UUID, request: Mapping[str, Any]) -> Answer:
+    async def _ask(self, path: Literal["perform", "lookup"], call: Call, request: Mapping[str, Any]) -> Answer:
         """Raises one of _NOT_CONNECTED when nothing was sent."""
         content = to_json(request)
         headers = {
             "content-type": "application/json",
-            **signed(self._secret, str(reference), int(time.time()), content),
+            **signed(self._secret, str(call.reference), int(time.time()), content),
         }
         try:
             async with self._client.stream("POST", path, content=content, headers=headers) as response:
@@ -146,7 +155,7 @@ class Bridge:
             return Answer(Outcome.UNKNOWN, "timeout")
         except (httpx.TransportError, httpx.DecodingError):
             return Answer(Outcome.UNKNOWN, "broken_off")
-        return _understood(reference, answer)
+        return _understood(call.reference, answer)
 
 
 def _understood(reference: UUID, content: bytes) -> Answer:

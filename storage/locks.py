@@ -137,7 +137,7 @@ class Locks:
         wait_seconds: float = WAIT_SECONDS,
     ) -> "Lock":
         """The keys together, for `async with`, which gives a Held. Entering raises LockTimeout or LockUnavailable after
-        `wait_seconds` at most."""
+        `wait_seconds` at most; with 0 nobody is waited for."""
         if not 0 < len(keys) <= _KEYS_MAX:
             message = f"a lock has 1 to {_KEYS_MAX} keys"
             raise ValueError(message)
@@ -150,8 +150,8 @@ class Locks:
         """Keys that the owner does not hold yet."""
         held = Held(keys, f"{self._name}:{next(self._numbers)}", lease_seconds)
         try:
-            async with asyncio.timeout(wait_seconds):
-                await self._wait_for(held)
+            async with asyncio.timeout(wait_seconds or None):
+                await self._wait_for(held, once=not wait_seconds)
         except BaseException as error:
             self._send("free", [held])  # an answer that was not waited for may be yes
             if isinstance(error, TimeoutError):
@@ -213,10 +213,10 @@ class Locks:
         answer = self._operations.add([Operation(name, held.token, 0, held.keys) for held in helds])
         answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
 
-    async def _wait_for(self, held: Held) -> None:
+    async def _wait_for(self, held: Held, *, once: bool) -> None:
         """Take the keys as soon as they are free: in line before asking, it misses no notice between ask and wait."""
         turn = asyncio.Event()
-        behind = any(self._waiting.get(key) for key in held.keys)
+        behind = not once and any(self._waiting.get(key) for key in held.keys)
         for key in held.keys:
             self._waiting[key].append(turn)
         try:
@@ -231,6 +231,8 @@ class Locks:
                 if not answer.number:
                     held.fence, held.until = answer.value, asked_at + held.lease_seconds
                     return
+                if once:
+                    raise TimeoutError
                 self._pass_on(held.keys, turn, except_for=held.keys[answer.number - 1])
                 behind = True
                 left = answer.value / 1000 + 0.001

@@ -17,7 +17,7 @@ import asyncpg
 from pydantic_core import from_json, to_json
 
 from storage.database import Connection, Line
-from storage.gateway import Answer, Outcome, command_of
+from storage.gateway import Answer, Call, Outcome, command_of
 from storage.journal import Journal, Receipt, Submission, fingerprint_of, new_id, partition_of
 from storage.settings import Settings
 
@@ -54,14 +54,34 @@ WITH fault AS (
 )
 SELECT fault, reason, seconds FROM fault
 """
-_PERFORM = """
-INSERT INTO sandbox_effects (reference, op, body, outcome, reason, answer)
-SELECT $1, $2, $3, $4, $5, $6 WHERE clock_timestamp() < $7
-ON CONFLICT (reference) DO UPDATE SET calls = sandbox_effects.calls + 1
-RETURNING outcome, reason, answer
+# The token's row is locked until the effect is committed, so calls for one account have their effects one by one.
+_SEE = """
+INSERT INTO sandbox_tokens AS seen (account, fencing_token) SELECT account, $2 FROM unnest($1::text[]) AS account
+ON CONFLICT (account) DO UPDATE SET fencing_token = greatest(seen.fencing_token, excluded.fencing_token)
+RETURNING fencing_token
 """
+_PERFORM = f"""
+WITH seen AS ({_SEE}), allowed AS (
+    SELECT max(fencing_token) <= $2 AS fresh FROM seen
+), effect AS (
+    INSERT INTO sandbox_effects (reference, op, body, outcome, reason, answer, fencing_token)
+    SELECT $3, $4, $5, $6, $7, $8, $2 FROM allowed
+    WHERE (fresh AND clock_timestamp() < $9) OR EXISTS (SELECT FROM sandbox_effects WHERE reference = $3)
+    ON CONFLICT (reference) DO UPDATE SET calls = sandbox_effects.calls + 1
+    RETURNING outcome, reason, answer
+)
+SELECT fresh, outcome, reason, answer FROM allowed LEFT JOIN effect ON true
+"""  # noqa: S608 - our own texts
 _LOOKUP = "SELECT outcome, reason, answer FROM sandbox_effects WHERE reference = $1"
 _WAITING = "SELECT answers, names FROM gateway_requests WHERE reference = $1"
+
+_SIGNED_IN = """
+SELECT account_id FROM (
+    SELECT DISTINCT ON (account_id) account_id, op
+    FROM (SELECT *, body ->> 'account_id' AS account_id FROM sandbox_effects) AS effects
+    WHERE op IN ('account.sign_in', 'account.sign_out') AND outcome = 'done' ORDER BY account_id, fencing_token DESC
+) AS last WHERE op = 'account.sign_in'
+"""
 
 _LOST = Answer(Outcome.UNKNOWN, "timeout")
 
@@ -86,6 +106,11 @@ async def clear_faults(connection: Connection) -> None:
     await connection.execute("DELETE FROM sandbox_faults")
 
 
+async def signed_in(connection: Connection) -> set[UUID]:
+    """The ids of the Telegram accounts that have a session there."""
+    return {UUID(row["account_id"]) for row in await connection.fetch(_SIGNED_IN)}
+
+
 class Sandbox:
     """The gateway without an outside."""
 
@@ -94,29 +119,30 @@ class Sandbox:
         self._line = Line(settings, "sandbox", timeout_seconds=_STATEMENT_SECONDS, pinned_plans=True)
         self._turn = asyncio.Lock()
 
-    async def perform(self, reference: UUID, op: str, body: Mapping[str, Any], not_after: datetime) -> Answer:
-        fault = await self._strike(op, *Fault)
+    async def perform(self, call: Call, body: Mapping[str, Any], not_after: datetime) -> Answer:
+        fault = await self._strike(call.op, *Fault)
         if fault is not None and fault["fault"] == Fault.DOWN:
             return Answer(Outcome.NEVER_SEEN, "not_connected")
         if fault is not None and fault["fault"] == Fault.LOSE_REQUEST:
             return _LOST
         if fault is not None and fault["fault"] == Fault.REFUSE:
-            fresh = Answer(Outcome.REFUSED, fault["reason"] or "refused")
+            first = Answer(Outcome.REFUSED, fault["reason"] or "refused")
         else:
-            fresh = Answer(Outcome.DONE, None, plausible(op, reference, body))
+            first = Answer(Outcome.DONE, None, plausible(call.op, call.reference, body))
         kept = {name: value for name, value in body.items() if name not in _SECRETS}
-        stored = *(to_json(kept).decode(), fresh.outcome, fresh.reason, to_json(fresh.fields).decode()), not_after
-        rows = await self._fetch(_PERFORM, reference, op, *stored)
-        if not rows:
-            return Answer(Outcome.UNKNOWN, "too_late")
-        return await self._deliver(reference, _answer_in(rows[0]), fault)
+        stored = to_json(kept).decode(), first.outcome, first.reason, to_json(first.fields).decode(), not_after
+        [row] = await self._fetch(_PERFORM, *_token(call), call.reference, call.op, *stored)
+        if row["outcome"] is None:
+            return Answer(Outcome.UNKNOWN, "too_late" if row["fresh"] else "overtaken")
+        return await self._deliver(call.reference, _answer_in(row), fault)
 
-    async def lookup(self, reference: UUID, op: str) -> Answer:
-        fault = await self._strike(op, Fault.SLOW, Fault.LOSE_ANSWER, Fault.DOWN)
+    async def lookup(self, call: Call) -> Answer:
+        fault = await self._strike(call.op, Fault.SLOW, Fault.LOSE_ANSWER, Fault.DOWN)
         if fault is not None and fault["fault"] == Fault.DOWN:
             return Answer(Outcome.UNKNOWN, "not_connected")
-        rows = await self._fetch(_LOOKUP, reference)
-        return await self._deliver(reference, _answer_in(rows[0]) if rows else Answer(Outcome.NEVER_SEEN), fault)
+        await self._fetch(_SEE, *_token(call))  # committed before it is looked: what it did not stop is found
+        rows = await self._fetch(_LOOKUP, call.reference)
+        return await self._deliver(call.reference, _answer_in(rows[0]) if rows else Answer(Outcome.NEVER_SEEN), fault)
 
     async def close(self) -> None:
         await self._line.close()
@@ -161,6 +187,11 @@ class Sandbox:
             except Exception as error:
                 self._line.doubt(error)
                 raise
+
+
+def _token(call: Call) -> tuple[list[str], int]:
+    """The accounts, in the order in which all lock them, and the token."""
+    return sorted(call.accounts), call.fencing_token
 
 
 def _answer_in(row: asyncpg.Record) -> Answer:

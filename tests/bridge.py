@@ -1,4 +1,5 @@
-"""An operator's bridge: a small real server that checks signatures as Standard Webhooks asks, and answers as told."""
+"""An operator's bridge: a small real server that checks signatures as Standard Webhooks asks, begins nothing under a
+fencing token that is smaller than one it has seen, and answers as told."""
 
 import base64
 import hashlib
@@ -33,11 +34,13 @@ class Seen(NamedTuple):
 
 
 class ABridge:
-    """Does everything, unless `respond` is replaced."""
+    """Does everything, unless `respond` is replaced. `tokens`: the largest that it has seen of each account."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/souk"
         self.seen: list[Seen] = []
+        self.tokens: dict[str, int] = {}
+        self._begun: set[str] = set()
         self.respond: Respond = done
 
     async def answer(self, request: Request) -> Response:
@@ -47,7 +50,21 @@ class ABridge:
         seen = Seen(request.url.path.rpartition("/")[2], json.loads(content))
         assert seen.fields["reference"] == request.headers["webhook-id"]
         self.seen.append(seen)
+        if self._overtaken(seen):
+            return JSONResponse({"reference": seen.fields["reference"], "outcome": "unknown"})
         return await self.respond(*seen)
+
+    def _overtaken(self, seen: Seen) -> bool:
+        """Whether the call would begin something after a later call for one of its accounts."""
+        token, reference = int(seen.fields["fencing_token"]), str(seen.fields["reference"])
+        largest = max(self.tokens.get(account, 0) for account in seen.fields["accounts"])
+        for account in seen.fields["accounts"]:
+            self.tokens[account] = max(token, self.tokens.get(account, 0))
+        if seen.call == "lookup" or reference in self._begun:
+            return False
+        if token >= largest:
+            self._begun.add(reference)
+        return token < largest
 
 
 async def done(call: str, fields: dict[str, Any]) -> Response:

@@ -1,15 +1,9 @@
 """Couriers: they take requests to the gateway and bring the answers into the journal, whichever worker looks first.
 
-| a request that is due | what is done |
-|-----------------------|--------------|
-| pending               | an attempt |
-| sent                  | a lookup: whoever attempted it did not live to hear the answer |
-| unknown               | a lookup |
-| never_seen            | an attempt under the same reference while some are left, else a lookup |
-
-Before each call its lease (`due_at` in the future), its number and its line in the log are committed, so no call is
-made that nobody knows of; and a request that was cancelled is not attempted, one that was attempted not cancelled. What
-a call hears is written in one transaction with the command that it becomes.
+A **trip** is for one pair of outside accounts (who acts, and the channel acted on, if any): it holds their locks and
+makes the calls that are due for them, one after the other, in the order that workers/turns.py tells. Without the locks,
+so without Redis too, no call is made and no attempt counted. A call carries a fencing token, by which a courier that
+sleeps past its locks is refused. What it hears is written in one transaction with the command that it becomes.
 
 A definite answer ends the request. Without one it stays, and with it what its document holds: lookups go on, ever more
 slowly, and an attempt is repeated only when a lookup has not seen it, or there was no connection. When no attempts are
@@ -17,12 +11,13 @@ left, `never_seen` is a definite no as soon as the last one is too old to be per
 """
 
 import asyncio
+import functools
 import logging
 import random
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, NamedTuple, Self
 from uuid import UUID
 
@@ -32,53 +27,33 @@ from commands.book import derived_id
 from commands.command import Command, Invalid
 from commands.requests import RequestState
 from storage.database import Line, is_weather
-from storage.gateway import Answer, Bridge, Gateway, Outcome, command_of
+from storage.gateway import Answer, Bridge, Call, Gateway, Outcome, command_of
 from storage.gather import Gather
 from storage.journal import fingerprint_of, partition_of
+from storage.locks import Held, LockLost, Locks, LockTimeout, LockUnavailable
 from storage.sandbox import Sandbox
-from storage.sealing import ERASE, NoSecretKey, Sealer
+from storage.sealing import NoSecretKey, Sealer
 from storage.settings import Settings
+from storage.tasks import end
+from workers.turns import STATEMENT_SECONDS, Claim, Pair, Turns
 
 logger = logging.getLogger(__name__)
 
 CALLS_MAX = 16
-"""Calls that one worker has under way at once."""
+"""Calls that one worker has under way at once, each for other accounts."""
 
 _TURN_SECONDS = 0.25
+_TRIP_SECONDS = 1.0
+"""After it a trip makes no further call: what is due longer for other channels of the account comes first."""
+_IN_VAIN_SECONDS = 0.5
+"""How long a pair of accounts is left alone that somebody else has locked, or for which it is nothing's turn."""
+_LOCKS_SECONDS_MIN = 1.0
 _ERASE_SECONDS = 1.0
 _LAST_SECONDS = 2.0
 """How long calls under way are waited for at the end: an answer heard saves a lookup."""
-_LEASE_MARGIN_SECONDS = 2.0
-_STATEMENT_SECONDS = 10.0
 
 _NEVER_DONE = {"ton.pay": "never_broadcast"}
 """The reason of a request that was attempted as often as it may be and never seen; else it is `refused`."""
-
-_CLAIM = """
-WITH due AS (
-    SELECT reference, state = 'pending' OR (state = 'never_seen' AND left_over) AS attempt, NOT left_over AS spent
-    FROM gateway_requests, LATERAL (
-        SELECT attempts < $2 AND opened_at > statement_timestamp() - make_interval(secs => $3) AS left_over
-    ) AS budget
-    WHERE closed_at IS NULL AND due_at <= statement_timestamp()
-    ORDER BY due_at LIMIT $1 FOR UPDATE OF gateway_requests SKIP LOCKED
-), claimed AS (
-    UPDATE gateway_requests AS request SET
-        state = CASE WHEN attempt THEN 'sent' ELSE state END,
-        attempts = attempts + attempt::integer,
-        lookups = lookups + (NOT attempt)::integer,
-        attempted_at = CASE WHEN attempt THEN clock_timestamp() ELSE attempted_at END,
-        due_at = clock_timestamp() + make_interval(secs => $4)
-    FROM due WHERE request.reference = due.reference
-    RETURNING request.reference, op, body, answers, names, attempt, spent, attempts, lookups, attempted_at,
-        clock_timestamp() - attempted_at AS age
-), logged AS (
-    INSERT INTO gateway_log (reference, number, op, call, at)
-    SELECT reference, attempts + lookups, op, CASE WHEN attempt THEN 'perform' ELSE 'lookup' END, clock_timestamp()
-    FROM claimed
-)
-SELECT claimed.*, secrets FROM claimed LEFT JOIN commands ON commands.id = claimed.reference
-"""
 
 # A definite answer is welcome from whomever it comes, an unclear one only while nobody has claimed the request since.
 # One that contradicts how the request ended goes to the journal too, where its refusal tells the operators.
@@ -111,23 +86,6 @@ WHERE reference IN (SELECT reference FROM moved) OR EXISTS (
 ON CONFLICT DO NOTHING
 RETURNING partition, id
 """
-
-
-class Claim(NamedTuple):
-    """A call to make: a row of _CLAIM. `spent`: no attempts are left; `age`: of the last attempt."""
-
-    reference: UUID
-    op: str
-    body: str
-    answers: str | None
-    names: str
-    attempt: bool
-    spent: bool
-    attempts: int
-    lookups: int
-    attempted_at: datetime
-    age: timedelta
-    secrets: bytes | None
 
 
 class Entry(NamedTuple):
@@ -169,18 +127,24 @@ class Heard(NamedTuple):
 class Couriers:
     """Those of one worker; `accepted` is told the (partition, id) of the commands that answers became."""
 
-    def __init__(self, settings: Settings, accepted: Callable[[Collection[tuple[int, UUID]]], None]) -> None:
+    def __init__(
+        self, settings: Settings, locks: Locks, accepted: Callable[[Collection[tuple[int, UUID]]], None]
+    ) -> None:
         self._settings = settings
+        self._locks = locks
         self._accepted = accepted
         self._sealer = Sealer(settings.secret_key)
         self._gateway: Gateway = Sandbox(settings)
         if settings.gateway_url is not None and settings.gateway_secret is not None:
             secret = settings.gateway_secret.get_secret_value()
             self._gateway = Bridge(settings.gateway_url, secret, settings.gateway_timeout_seconds)
-        self._claiming = Line(settings, "couriers", timeout_seconds=_STATEMENT_SECONDS, pinned_plans=True)
-        self._hearing = Line(settings, "couriers", timeout_seconds=_STATEMENT_SECONDS, pinned_plans=True)
+        self._turns = Turns(settings)
+        self._hearing = Line(settings, "couriers", timeout_seconds=STATEMENT_SECONDS, pinned_plans=True)
         self._hears: Gather[Heard, None] = Gather(self._hear, CALLS_MAX)
-        self._calls: set[asyncio.Task[None]] = set()
+        self._trips: dict[Pair, asyncio.Task[None]] = {}
+        self._in_vain: dict[Pair, float] = {}
+        self._locked_out = False
+        self._ending = False
         self._erased_at = float("-inf")
 
     async def run(self) -> None:
@@ -188,52 +152,97 @@ class Couriers:
         try:
             await self._carry()
         finally:
-            if self._calls:
-                await asyncio.wait(self._calls, timeout=_LAST_SECONDS)
-            for call in self._calls:
-                call.cancel()
+            self._ending = True
+            trips = list(self._trips.values())
+            if trips:
+                await asyncio.wait(trips, timeout=_LAST_SECONDS)
+            await end(trips)
             await self._hears.close()
-            for line in (self._claiming, self._hearing, self._gateway):
-                await line.close()
+            for each in (self._turns, self._hearing, self._gateway):
+                await each.close()
 
     async def _carry(self) -> None:
         while True:
-            claims: list[Claim] = []
-            free = CALLS_MAX - len(self._calls)
+            pairs: list[Pair] = []
+            room = CALLS_MAX - len(self._trips)
             try:
-                claims = await self._claim(free) if free else []
+                pairs = await self._look(min(room, 1) if self._locked_out else room)
                 await self._erase()
             except Exception as error:
                 if not is_weather(error):
                     raise
-                logger.warning("requests are not claimed: %r", error)
-                self._claiming.doubt(error)
-            for claim in claims:
-                call = asyncio.create_task(self._call(claim))
-                self._calls.add(call)
-                call.add_done_callback(self._calls.discard)
-            if claims or not free:  # quick calls make room for the next at once, slow ones do not keep it from others
-                await asyncio.wait(list(self._calls), timeout=_TURN_SECONDS)
+                logger.warning("requests are not looked for: %r", error)
+                self._turns.doubt(error)
+            for pair in pairs:
+                self._trips[pair] = trip = asyncio.create_task(self._travel(pair))
+                trip.add_done_callback(functools.partial(self._back, pair))
+            if self._trips and not self._locked_out:  # quick trips make room for the next at once, slow ones do not
+                await asyncio.wait(list(self._trips.values()), timeout=_TURN_SECONDS)  # keep it from others
             else:
                 await asyncio.sleep(_TURN_SECONDS)
 
-    async def _claim(self, count: int) -> list[Claim]:
-        terms = self._settings
-        lease_seconds = terms.gateway_timeout_seconds + _LEASE_MARGIN_SECONDS
-        rows = await (await self._claiming.connected()).fetch(
-            _CLAIM, count, terms.gateway_attempts_max, terms.saga_give_up_seconds, lease_seconds
-        )
-        return [Claim(*row) for row in rows]
+    async def _look(self, count: int) -> list[Pair]:
+        """Accounts that something is due for, apart from each other and from those of the trips under way."""
+        if not count:
+            return []
+        now = time.monotonic()
+        self._in_vain = {pair: until for pair, until in self._in_vain.items() if until > now}
+        busy = {account for pair in self._trips for account in pair.accounts}
+        pairs: list[Pair] = []
+        for pair in await self._turns.look(busy, self._in_vain):
+            if busy.isdisjoint(pair.accounts) and len(pairs) < count:
+                pairs.append(pair)
+                busy.update(pair.accounts)
+        return pairs
 
     async def _erase(self) -> None:
-        """Secrets that nothing waits for any more, whoever ended it."""
         if time.monotonic() > self._erased_at + _ERASE_SECONDS:
-            await (await self._claiming.connected()).execute(ERASE)
+            await self._turns.erase()
             self._erased_at = time.monotonic()
 
-    async def _call(self, claim: Claim) -> None:
+    async def _travel(self, pair: Pair) -> None:
+        """Make the calls that are due for the accounts, one after the other, under their locks."""
+        lock_seconds = max(self._settings.lease_seconds / 2, _LOCKS_SECONDS_MIN)
+        keys = [f"outside:{account}" for account in pair.accounts]
+        self._in_vain[pair] = time.monotonic() + _IN_VAIN_SECONDS
+        try:
+            async with self._locks.hold(*keys, lease_seconds=lock_seconds, wait_seconds=0) as held:
+                self._tell(None)
+                until = time.monotonic() + _TRIP_SECONDS
+                while time.monotonic() < until and not self._ending:
+                    held.check()
+                    claim = await self._turns.claim(pair)
+                    if claim is None:
+                        break
+                    self._in_vain.pop(pair, None)
+                    await self._call(claim, held)
+        except LockUnavailable as error:
+            self._tell(error)
+        except (LockTimeout, LockLost):
+            pass  # who has them makes the calls
+        except Exception as error:
+            if not is_weather(error):
+                raise
+            logger.warning("requests are not claimed: %r", error)
+            self._turns.doubt(error)
+
+    def _back(self, pair: Pair, trip: asyncio.Task[None]) -> None:
+        del self._trips[pair]
+        if not trip.cancelled() and trip.exception() is not None:
+            logger.error("a trip to the gateway fails", exc_info=trip.exception())
+
+    def _tell(self, error: LockUnavailable | None) -> None:
+        """Logs when calls begin and cease to wait for Redis."""
+        if (error is not None) != self._locked_out:
+            self._locked_out = error is not None
+            if error is not None:
+                logger.warning("no request goes out, for want of locks: %s", error)
+            else:
+                logger.warning("requests go out again")
+
+    async def _call(self, claim: Claim, held: Held) -> None:
         began = time.monotonic()
-        answer = await self._ask(claim)
+        answer = await self._ask(claim, held)
         heard = self._judge(claim, answer, int((time.monotonic() - began) * 1000))
         try:
             await self._hears.add([heard])
@@ -244,19 +253,24 @@ class Couriers:
             logger.warning("an answer is not written: %r", error)
             self._hearing.doubt(error)
 
-    async def _ask(self, claim: Claim) -> Answer:
+    async def _ask(self, claim: Claim, held: Held) -> Answer:
         """The gateway's answer. Whatever goes wrong is `unknown`; only what was not even tried was never seen."""
+        not_tried = Outcome.NEVER_SEEN if claim.attempt else Outcome.UNKNOWN
+        call = Call(claim.reference, claim.op, claim.pair.accounts, claim.fencing_token)
         valid = timedelta(seconds=self._settings.gateway_valid_seconds)
         try:
             body = from_json(claim.body) | (self._sealer.open(claim.secrets) if claim.secrets else {})
+            held.check()
         except NoSecretKey as error:
             logger.error("%s cannot be performed: %s", claim.op, error)  # noqa: TRY400 - an operator's fault
-            return Answer(Outcome.NEVER_SEEN if claim.attempt else Outcome.UNKNOWN, "no_secret_key")
+            return Answer(not_tried, "no_secret_key")
+        except LockLost:
+            return Answer(not_tried, "lock_lost")
         try:
             async with asyncio.timeout(self._settings.gateway_timeout_seconds):
                 if claim.attempt:
-                    return await self._gateway.perform(claim.reference, claim.op, body, claim.attempted_at + valid)
-                return await self._gateway.lookup(claim.reference, claim.op)
+                    return await self._gateway.perform(call, body, claim.attempted_at + valid)
+                return await self._gateway.lookup(call)
         except TimeoutError:
             return Answer(Outcome.UNKNOWN, "timeout")
         except Exception as error:  # noqa: BLE001 - the effect may be there, whatever our bug is

@@ -112,7 +112,7 @@ class SoukWorker(Worker):
             settings, queue, self._lanes.fences.keys, self._lanes.ring, lambda: self._bells.connected
         )
         self._timers = Timers(settings, self._accepted)
-        self._couriers = Couriers(settings, self._accepted)
+        self._couriers = Couriers(settings, self._locks, self._accepted)
         self._webhooks = Webhooks(settings)
         self._retention = Retention(settings)
         self._lane_count = settings.lanes

@@ -33,7 +33,7 @@ from storage.tables.outside import (
 )
 from storage.tables.records import deal_items, deals, events
 from storage.tables.retention import archived_commands, maintenance
-from storage.tables.sandbox import sandbox_effects, sandbox_faults
+from storage.tables.sandbox import sandbox_effects, sandbox_faults, sandbox_tokens
 from storage.tables.webhooks import deliveries, webhooks
 
 __all__ = [
@@ -74,6 +74,7 @@ __all__ = [
     "returns",
     "sandbox_effects",
     "sandbox_faults",
+    "sandbox_tokens",
     "sessions",
     "telegram_accounts",
     "trade_items",

@@ -6,6 +6,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     SmallInteger,
@@ -20,12 +21,18 @@ from sqlalchemy.dialects.postgresql import JSON
 from storage.tables.base import HOLDING, HOT, Moment, copied_traits, metadata, opened_closed
 
 OPEN = text("closed_at IS NULL")
+PENDING = text("state = 'pending'")
 
 gateway_requests = Table(
     "gateway_requests",
     metadata,
     Column("reference", Uuid, primary_key=True),
+    # The order in which the requests of one outside account go out.
+    Column("seq", BigInteger, Identity(), nullable=False),
     Column("op", Text, nullable=False),
+    # Whom it concerns: who acts, and the channel that is acted on. Calls for either are made one at a time.
+    Column("account", Text, nullable=False),
+    Column("channel", Text),
     Column("body", JSON, nullable=False),
     # The kind of the command that its answer becomes is this and _confirm or _fail; null when nothing waits for it.
     Column("answers", Text),
@@ -36,7 +43,7 @@ gateway_requests = Table(
     Column("lookups", Integer, nullable=False, server_default="0"),
     Column("attempted_at", Moment),
     Column("answer", JSON),
-    # When the courier looks at it next, by the database's clock: this bounds attempts and serialises couriers.
+    # When couriers look at it next, by the database's clock: this bounds attempts, and leaves a call time to be heard.
     Column("due_at", Moment, nullable=False, server_default=func.now()),
     *opened_closed(),
     CheckConstraint(
@@ -45,6 +52,9 @@ gateway_requests = Table(
     CheckConstraint("(state IN ('done', 'refused', 'cancelled')) = (closed_at IS NOT NULL)", name="open"),
     CheckConstraint("attempts >= 0", name="attempts"),
     Index("gateway_requests_due_idx", "due_at", postgresql_where=OPEN),
+    Index("gateway_requests_account_idx", "account", "due_at", "seq", postgresql_where=OPEN),
+    Index("gateway_requests_account_line_idx", "account", "seq", postgresql_where=PENDING),
+    Index("gateway_requests_channel_line_idx", "channel", "seq", postgresql_where=PENDING),
     Index("gateway_requests_state_idx", "state", "opened_at", "reference"),
     postgresql_with=HOT,
 )
@@ -57,6 +67,8 @@ gateway_log = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("op", Text, nullable=False),
     Column("call", Text, nullable=False),
+    # Drawn as the call is claimed: of two calls for one outside account, the later has the larger.
+    Column("fencing_token", BigInteger, Identity(), nullable=False),
     Column("at", Moment, nullable=False),
     Column("outcome", Text),
     Column("reason", Text),

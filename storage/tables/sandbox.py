@@ -3,7 +3,7 @@
 from sqlalchemy import BigInteger, CheckConstraint, Column, Float, Identity, Integer, Table, Text, Uuid, func
 from sqlalchemy.dialects.postgresql import JSON
 
-from storage.tables.base import Moment, metadata
+from storage.tables.base import HOT, Moment, metadata
 
 # One row for each reference: what came of it the first time is what every repeat is told.
 sandbox_effects = Table(
@@ -16,9 +16,20 @@ sandbox_effects = Table(
     Column("outcome", Text, nullable=False),
     Column("reason", Text),
     Column("answer", JSON, nullable=False),
+    # Of the call that had the effect.
+    Column("fencing_token", BigInteger, nullable=False),
     Column("calls", Integer, nullable=False, server_default="1"),
     Column("at", Moment, nullable=False, server_default=func.clock_timestamp()),
     CheckConstraint("outcome IN ('done', 'refused')", name="outcome"),
+)
+
+# The largest fencing token that was seen of each outside account.
+sandbox_tokens = Table(
+    "sandbox_tokens",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("fencing_token", BigInteger, nullable=False),
+    postgresql_with=HOT,
 )
 
 sandbox_faults = Table(

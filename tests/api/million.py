@@ -163,8 +163,9 @@ INSERT INTO withdrawals (id, user_id, amount_nano, fee_nano, held_nano, address,
 SELECT {_id("number")}, 1 + number % 1000, 1000000000, 10000000, 1000000000, 'address', 'requested',
     now() - interval '1 minute' * number
 FROM generate_series(1, 20000) AS number;
-INSERT INTO gateway_requests (reference, op, body, names, state, attempts, opened_at, closed_at)
-SELECT {_id("number")}, 'ton.pay', '{{}}', '{{}}', CASE WHEN number % 100 = 0 THEN 'unknown' ELSE 'done' END, 1,
+INSERT INTO gateway_requests (reference, op, account, body, names, state, attempts, opened_at, closed_at)
+SELECT {_id("number")}, 'ton.pay', 'wallet', '{{}}', '{{}}',
+    CASE WHEN number % 100 = 0 THEN 'unknown' ELSE 'done' END, 1,
     now() - interval '1 minute' * number, CASE WHEN number % 100 > 0 THEN now() END
 FROM generate_series(1, 20000) AS number
 """

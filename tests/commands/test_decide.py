@@ -182,7 +182,7 @@ def test_a_refused_command_leaves_nothing_but_what_its_rejection_tells(telling: 
 def test_what_a_command_opens_under_its_own_id_is_new() -> None:
     book = Book(Terms(), START)
     book.begin(UUID(int=1))
-    request(book, "ton.pay", {})
+    request(book, "ton.pay", {}, account="wallet")
     [(kind, before, now)] = book.changes()
     assert (kind, before) == (GatewayRequest, None)
     assert now == book.get(GatewayRequest, UUID(int=1))

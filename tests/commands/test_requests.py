@@ -38,7 +38,8 @@ def book() -> Book:
     """A book with one request, never attempted."""
     book = Book(Terms(), START)
     book.begin(REFERENCE)
-    request(book, "ton.pay", {"amount_nano": 5}, answers="market.withdraw", names={"user_id": 1, "id": REFERENCE})
+    names = {"user_id": 1, "id": REFERENCE}
+    request(book, "ton.pay", {"amount_nano": 5}, account="wallet", answers="market.withdraw", names=names)
     book.begin(UUID(int=8))
     return book
 
@@ -66,7 +67,7 @@ def test_a_request_waits_under_the_id_of_its_command(book: Book) -> None:
 def test_a_request_that_nothing_waits_for_names_no_command() -> None:
     book = Book(Terms(), START)
     book.begin(REFERENCE)
-    request(book, "account.sign_out", {})
+    request(book, "account.sign_out", {}, account="account:a")
     assert (asked(book).answers, asked(book).names) == (None, "{}")
 
 

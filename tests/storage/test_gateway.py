@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from commands.command import Invalid
 from commands.items import GiftFacts
 from storage.database import Connection
-from storage.gateway import ANSWER_MAX_BYTES, Answer, Bridge, Outcome, command_of, signed
+from storage.gateway import ANSWER_MAX_BYTES, Answer, Bridge, Call, Outcome, command_of, signed
 from storage.journal import new_id
 from storage.sandbox import Fault, Sandbox, clear_faults, plausible, set_fault
 from storage.settings import Settings
@@ -26,6 +26,8 @@ from tests.bridge import SECRET, ABridge, a_bridge
 
 REFERENCE = new_id()
 PAYMENT = {"address": "an address", "amount_nano": 5, "comment": None}
+PAY = Call(REFERENCE, "ton.pay", ("wallet",), 7)
+SEND = PAY._replace(op="gift.send", accounts=("account:a",))
 
 
 def soon() -> datetime:
@@ -77,18 +79,19 @@ async def gateway(bridge: ABridge) -> AsyncIterator[Bridge]:
 
 async def test_the_bridge_is_told_the_operation_and_its_reference(bridge: ABridge, gateway: Bridge) -> None:
     not_after = soon()
-    answer = await gateway.perform(REFERENCE, "ton.pay", PAYMENT, not_after)
+    answer = await gateway.perform(PAY, PAYMENT, not_after)
     assert answer == Answer(Outcome.DONE)
-    assert await gateway.lookup(REFERENCE, "ton.pay") == Answer(Outcome.DONE)
+    assert await gateway.lookup(PAY) == Answer(Outcome.DONE)
     perform, lookup = bridge.seen
     assert datetime.fromisoformat(perform.fields.pop("not_after")) == not_after
-    assert perform == ("perform", {"reference": str(REFERENCE), "op": "ton.pay", **PAYMENT})
-    assert lookup == ("lookup", {"reference": str(REFERENCE), "op": "ton.pay"})
+    asked = {"reference": str(REFERENCE), "op": "ton.pay", "accounts": ["wallet"], "fencing_token": 7}
+    assert perform == ("perform", {**asked, **PAYMENT})
+    assert lookup == ("lookup", asked)
 
 
 async def test_a_wrong_secret_gets_no_answer(bridge: ABridge) -> None:
     gateway = Bridge(bridge.url, "whsec_" + "AAAA" * 8, timeout_seconds=0.5)
-    assert await gateway.lookup(REFERENCE, "ton.pay") == Answer(Outcome.UNKNOWN, "status_401")
+    assert await gateway.lookup(PAY) == Answer(Outcome.UNKNOWN, "status_401")
     await gateway.close()
 
 
@@ -111,8 +114,8 @@ async def test_answers_are_definite_or_unknown(bridge: ABridge, gateway: Bridge,
         return JSONResponse({"reference": fields["reference"], **said} if isinstance(said, dict) else said)
 
     bridge.respond = respond
-    assert await gateway.lookup(REFERENCE, "ton.pay") == heard
-    performed = await gateway.perform(REFERENCE, "ton.pay", PAYMENT, soon())
+    assert await gateway.lookup(PAY) == heard
+    performed = await gateway.perform(PAY, PAYMENT, soon())
     # Whoever answers a request cannot say that he has never seen it.
     assert performed == (Answer(Outcome.UNKNOWN, "unclear") if heard.outcome is Outcome.NEVER_SEEN else heard)
 
@@ -145,16 +148,16 @@ async def test_whatever_is_no_answer_is_unknown(bridge: ABridge, gateway: Bridge
         return made
 
     bridge.respond = respond
-    assert await gateway.perform(REFERENCE, "ton.pay", PAYMENT, soon()) == Answer(Outcome.UNKNOWN, reason)
-    assert await gateway.lookup(REFERENCE, "ton.pay") == Answer(Outcome.UNKNOWN, reason)
+    assert await gateway.perform(PAY, PAYMENT, soon()) == Answer(Outcome.UNKNOWN, reason)
+    assert await gateway.lookup(PAY) == Answer(Outcome.UNKNOWN, reason)
     assert [seen.call for seen in bridge.seen] == ["perform", "lookup"]
 
 
 async def test_without_a_connection_nothing_was_sent() -> None:
     gateway = Bridge(f"http://127.0.0.1:{free_port('127.0.0.1')}", SECRET, timeout_seconds=0.5)
-    answer = await gateway.perform(REFERENCE, "ton.pay", PAYMENT, soon())
+    answer = await gateway.perform(PAY, PAYMENT, soon())
     assert answer == Answer(Outcome.NEVER_SEEN, "not_connected")
-    assert await gateway.lookup(REFERENCE, "ton.pay") == Answer(Outcome.UNKNOWN, "not_connected")
+    assert await gateway.lookup(PAY) == Answer(Outcome.UNKNOWN, "not_connected")
     await gateway.close()
 
 
@@ -165,7 +168,7 @@ async def test_a_connection_that_breaks_off_may_have_carried_the_request() -> No
 
     server = await asyncio.start_server(hang_up, "127.0.0.1")
     gateway = Bridge(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", SECRET, timeout_seconds=0.5)
-    answer = await gateway.perform(REFERENCE, "ton.pay", PAYMENT, soon())
+    answer = await gateway.perform(PAY, PAYMENT, soon())
     assert answer == Answer(Outcome.UNKNOWN, "broken_off")
     await gateway.close()
     server.close()
@@ -187,18 +190,18 @@ async def calls(lane: Connection) -> list[int]:
 
 
 async def test_a_reference_has_one_effect_and_gets_the_first_answer(sandbox: Sandbox, lane: Connection) -> None:
-    first = await sandbox.perform(REFERENCE, "ton.pay", PAYMENT, soon())
+    first = await sandbox.perform(PAY, PAYMENT, soon())
     await set_fault(lane, Fault.REFUSE)
-    assert await sandbox.perform(REFERENCE, "ton.pay", PAYMENT, soon()) == first
-    assert await sandbox.lookup(REFERENCE, "ton.pay") == first
+    assert await sandbox.perform(PAY, PAYMENT, soon()) == first
+    assert await sandbox.lookup(PAY) == first
     assert first.outcome is Outcome.DONE
     assert await calls(lane) == [2]
 
 
 async def test_what_comes_too_late_is_not_performed(sandbox: Sandbox, lane: Connection) -> None:
-    answer = await sandbox.perform(REFERENCE, "ton.pay", PAYMENT, datetime.now(UTC) - timedelta(seconds=1))
+    answer = await sandbox.perform(PAY, PAYMENT, datetime.now(UTC) - timedelta(seconds=1))
     assert answer == Answer(Outcome.UNKNOWN, "too_late")
-    assert await sandbox.lookup(REFERENCE, "ton.pay") == Answer(Outcome.NEVER_SEEN)
+    assert await sandbox.lookup(PAY) == Answer(Outcome.NEVER_SEEN)
     assert await calls(lane) == []
 
 
@@ -216,23 +219,24 @@ async def test_faults_strike_as_often_as_told(
     sandbox: Sandbox, lane: Connection, fault: Fault, performed: Answer, looked_up: Answer
 ) -> None:
     await set_fault(lane, fault, "gift.send", reason="no_luck", seconds=0.01)
-    paid = await sandbox.perform(new_id(), "ton.pay", PAYMENT, soon())
+    paid = await sandbox.perform(PAY._replace(reference=new_id()), PAYMENT, soon())
     assert paid.outcome is Outcome.DONE
-    assert await sandbox.perform(REFERENCE, "gift.send", {}, soon()) == performed
-    assert await sandbox.lookup(REFERENCE, "gift.send") == looked_up
+    assert await sandbox.perform(SEND, {}, soon()) == performed
+    assert await sandbox.lookup(SEND) == looked_up
 
 
 async def test_a_fault_without_end_lasts_until_it_is_cleared(sandbox: Sandbox, lane: Connection) -> None:
     await set_fault(lane, Fault.DOWN, times=None)
     for _ in range(3):
-        assert await sandbox.lookup(REFERENCE, "gift.send") == Answer(Outcome.UNKNOWN, "not_connected")
+        assert await sandbox.lookup(SEND) == Answer(Outcome.UNKNOWN, "not_connected")
     await clear_faults(lane)
-    assert await sandbox.lookup(REFERENCE, "gift.send") == Answer(Outcome.NEVER_SEEN)
+    assert await sandbox.lookup(SEND) == Answer(Outcome.NEVER_SEEN)
 
 
 async def test_the_sandbox_keeps_no_secret(sandbox: Sandbox, lane: Connection) -> None:
     secrets = {"code": "13579", "password": "canary"}
-    await sandbox.perform(REFERENCE, "account.sign_in", {"account_id": "a", "phone": "+15550100", **secrets}, soon())
+    body = {"account_id": "a", "phone": "+15550100", **secrets}
+    await sandbox.perform(SEND._replace(op="account.sign_in"), body, soon())
     row = await lane.fetchrow("SELECT * FROM sandbox_effects")
     assert row is not None
     assert "13579" not in str(row)

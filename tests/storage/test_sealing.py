@@ -1,6 +1,5 @@
 """Secret fields: they reach whom they are for, and are found nowhere else, neither before nor after."""
 
-import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -21,10 +20,10 @@ from storage.settings import Settings
 from storage.tables import metadata
 from tests.api.api import Api, assert_problem, running
 from tests.bridge import SECRET, ABridge, a_bridge
+from tests.couriers import some_couriers
 from tests.deadline import eventually
 from tests.installation import Installer, connected
 from tests.market import register
-from workers.couriers import Couriers
 
 KEY = base64.urlsafe_b64encode(bytes(32)).decode()
 OTHER_KEY = base64.urlsafe_b64encode(bytes(range(32))).decode()
@@ -110,14 +109,8 @@ class Login:
 
     @asynccontextmanager
     async def couriers(self, **settings: Any) -> AsyncIterator[None]:
-        settings_of_theirs = self.api.settings.model_copy(update=settings)
-        task = asyncio.create_task(Couriers(settings_of_theirs, lambda _: None).run())
-        try:
+        async with some_couriers(self.api.settings.model_copy(update=settings)):
             yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-            assert task.cancelled()
 
 
 def answers_to(outcome: str, **more: Any) -> Any:

@@ -1,6 +1,5 @@
 """Couriers: one effect and one answer for each request, whatever goes wrong on the way."""
 
-import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator
@@ -21,16 +20,19 @@ from storage.audit import audit
 from storage.database import Connection, connect, engine
 from storage.gateway import Outcome
 from storage.journal import Journal, new_id
+from storage.locks import Locks
+from storage.queue import connect_redis
 from storage.sandbox import Fault, clear_faults, set_fault
 from storage.settings import Settings
 from tests.bridge import SECRET, a_bridge
+from tests.couriers import some_couriers
 from tests.deadline import eventually
 from tests.installation import Installer
 from tests.journal import accept
 from tests.market import TON, fund, register
 from tests.system.site import end, site_of
 from workers.batch import run_batch
-from workers.couriers import _CLAIM, CALLS_MAX, Couriers, Entry, Heard
+from workers.couriers import CALLS_MAX, Couriers, Entry, Heard
 
 ADDRESS = "EQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fIP8B"
 USER = 7
@@ -78,14 +80,8 @@ class Office:
 
     @asynccontextmanager
     async def couriers(self, count: int = 1) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(Couriers(self.settings, lambda _: None).run()) for _ in range(count)]
-        try:
+        async with some_couriers(self.settings, count):
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            assert all(task.cancelled() for task in tasks), [task.exception() for task in tasks if not task.cancelled()]
 
     async def closed(self) -> bool:
         """Whether the requests have ended; then their answers are executed."""
@@ -282,14 +278,6 @@ async def test_a_slow_answer_is_unknown_and_looked_up(office: Office) -> None:
     await office.assert_paid_once(reference)
 
 
-async def test_one_slow_call_does_not_keep_others_waiting(office: Office) -> None:
-    await set_fault(office.lane, Fault.SLOW, seconds=60)
-    await office.withdraw(50)
-    done = "SELECT count(*) FILTER (WHERE state = 'done') = 49 AND bool_or(state = 'sent') FROM gateway_requests"
-    async with office.couriers():
-        await eventually(lambda: office.lane.fetchval(done))
-
-
 async def test_an_answer_without_its_fields_is_none(installer: Installer) -> None:
     fields = {"tx_hash": "0a" * 32, "logical_time": 5, "network_fee_nano": 3}
     missing = fields.copy()
@@ -351,12 +339,14 @@ async def test_a_sleeper_whose_request_was_claimed_since_changes_nothing_by_an_u
     await office.lane.execute(
         "UPDATE gateway_requests SET state = 'sent', attempts = 2, due_at = now() + interval '1 hour'"
     )
-    sleeper = Couriers(office.settings, lambda _: None)
+    redis = connect_redis(office.settings)
+    sleeper = Couriers(office.settings, Locks(redis), lambda _: None)
     for number, state in ((1, "sent"), (2, "unknown")):
         heard = Heard(reference, number, RequestState.UNKNOWN, False, "{}", 0, Outcome.UNKNOWN, None, 1, None)
         await sleeper._hear([heard])
         assert await office.column("SELECT state FROM gateway_requests") == [state]
     await sleeper._hearing.close()
+    await redis.aclose()
 
 
 @with_settings(HASTY)
@@ -441,27 +431,13 @@ async def test_an_answer_exists_once_however_often_it_is_heard(office: Office) -
 
 async def test_what_nothing_waits_for_ends_without_an_answer(office: Office) -> None:
     await office.lane.execute(
-        "INSERT INTO gateway_requests (reference, op, body, names, state, attempts, opened_at)"
-        """ VALUES ($1, 'account.sign_out', '{"account_id": "a"}', '{}', 'pending', 0, now())""",
+        "INSERT INTO gateway_requests (reference, op, account, body, names, state, attempts, opened_at)"
+        " VALUES ($1::uuid, 'account.sign_out', 'account:' || $1::uuid, '{}', '{}', 'pending', 0, now())",
         new_id(),
     )
     await office.carried()
     assert await office.column("SELECT state FROM gateway_requests") == ["done"]
     assert await office.answers() == []
-
-
-async def test_claiming_costs_the_index_of_what_is_due(office: Office) -> None:
-    """A hundred thousand that ended, and as many that wait for their next lookup."""
-    await office.lane.execute("""
-        INSERT INTO gateway_requests (reference, op, body, names, state, attempts, opened_at, closed_at, due_at)
-        SELECT gen_random_uuid(), 'ton.pay', '{}', '{}', CASE WHEN n % 2 = 0 THEN 'done' ELSE 'unknown' END, 1, now(),
-            CASE WHEN n % 2 = 0 THEN now() END, now() + CASE WHEN n % 2 = 0 THEN '0' ELSE interval '1 hour' END
-        FROM generate_series(1, 200000) AS n
-    """)
-    await office.lane.execute("ANALYZE gateway_requests")
-    plan = json.loads(await office.lane.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {_CLAIM}", 16, 3, 60, 1))
-    assert "gateway_requests_due_idx" in str(plan)
-    assert plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"] < 10
 
 
 def test_the_two_answers_to_a_request_have_ids_of_their_own() -> None:

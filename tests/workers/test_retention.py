@@ -233,8 +233,8 @@ async def test_calls_are_forgotten_with_commands_unless_their_request_is_open(
     for reference, closed in ((old_id, True), (open_id, False), (recent_id, True)):
         days = 0 if reference == recent_id else 61
         await lane.execute(
-            "INSERT INTO gateway_requests (reference, op, body, names, state, attempts, opened_at, closed_at)"
-            " VALUES ($1, 'ton.pay', '{}', '{}', $2, 2, now(), $3)",
+            "INSERT INTO gateway_requests (reference, op, account, body, names, state, attempts, opened_at, closed_at)"
+            " VALUES ($1, 'ton.pay', 'wallet', '{}', '{}', $2, 2, now(), $3)",
             reference,
             "done" if closed else "unknown",
             datetime.now(UTC) if closed else None,

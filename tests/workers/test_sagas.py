@@ -2,30 +2,35 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
 
+from commands.requests import of_account
 from storage.audit import audit
 from storage.database import Connection, connect, engine, is_weather
+from storage.gateway import Answer, Call, Outcome
 from storage.journal import Journal, partition_of
-from storage.sandbox import Fault, set_fault
+from storage.sandbox import Fault, Sandbox, clear_faults, set_fault, signed_in
 from storage.settings import Settings
+from tests.couriers import some_couriers
 from tests.deadline import eventually
 from tests.installation import Installer
 from tests.journal import accept
 from tests.market import TON, fund, gift, receive, register
 from workers.batch import run_batch
-from workers.couriers import Couriers
 
 OWNER, OTHER = 1, 2
 PHONE, ANOTHER_PHONE = "+491701234567", "+15550001111"
 CHANNEL = 5_000_000_000_000_000_000
 PRICE = 10 * TON
 ROUNDS = 5
+QUICK: dict[str, Any] = {"gateway_backoff_seconds": 0.05, "gateway_backoff_max_seconds": 0.2}
+SOON_TOO_LATE = {"gateway_valid_seconds": 3}
+SIGN_IN, SIGN_OUT = "account.sign_in", "account.sign_out"
 
 
 class Market:
@@ -82,6 +87,11 @@ class Market:
             "accounts.approve", user_id, account_id=account_id, code="12345", name="main"
         )
 
+    async def asked(self, op: str) -> tuple[str, int, int]:
+        """State, attempts and lookups of the only request for the operation."""
+        [row] = await self.lane.fetch("SELECT state, attempts, lookups FROM gateway_requests WHERE op = $1", op)
+        return tuple(row)
+
     async def let_in(self, user_id: int, account_id: UUID, approve_id: UUID) -> None:
         await self.send(
             "accounts.approve_confirm",
@@ -111,9 +121,10 @@ class Market:
 
 
 @pytest.fixture
-async def market(installer: Installer) -> AsyncIterator[Market]:
+async def market(installer: Installer, request: pytest.FixtureRequest) -> AsyncIterator[Market]:
     """With accounts that may price their channels at once; every invariant holds in the end."""
-    settings = await installer.install(channel_account_age_seconds=0, gateway_backoff_seconds=0.05)
+    param = getattr(request, "param", {})
+    settings = await installer.install(channel_account_age_seconds=0, **QUICK | param)
     journal, lane = Journal(settings), await connect(settings, "test", timeout_seconds=10, pinned_plans=True)
     market = Market(settings, journal, lane)
     await accept(journal, settings, *map(register, (OWNER, OTHER)), *map(fund, (OWNER, OTHER)))
@@ -130,11 +141,8 @@ async def market(installer: Installer) -> AsyncIterator[Market]:
 
 @pytest.fixture
 async def courier(market: Market) -> AsyncIterator[None]:
-    task = asyncio.create_task(Couriers(market.settings, lambda _: None).run())
-    yield
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    async with some_couriers(market.settings):
+        yield
 
 
 @pytest.fixture
@@ -207,6 +215,113 @@ async def test_an_item_is_returned_and_received_again(market: Market) -> None:
     await accept(market.journal, market.settings, again)
     await market.drain()
     assert await market.state("nfts", 17) == "held"
+
+
+# -- an account that is disconnected while it signs in
+
+
+async def leaving(market: Market, account_id: UUID) -> None:
+    await market.send("accounts.disconnect", OWNER, account_id=account_id)
+    await market.drain()
+    assert await market.state("telegram_accounts", account_id) == "disconnected"
+
+
+async def assert_left(market: Market) -> None:
+    """The account was signed out after all else, and no session is alive."""
+    await eventually(market._quiet, 40)
+    assert await market.asked(SIGN_OUT) == ("done", 1, 0)
+    attempts = await market.lane.fetch("SELECT op FROM gateway_log WHERE call = 'perform' ORDER BY fencing_token")
+    assert attempts[-1]["op"] == SIGN_OUT
+    assert await signed_in(market.lane) == set()
+
+
+@pytest.mark.usefixtures("courier")
+async def test_a_connected_account_has_a_session_until_it_is_disconnected(market: Market) -> None:
+    account_id = await market.connected()
+    assert await signed_in(market.lane) == {account_id}
+    await leaving(market, account_id)
+    await assert_left(market)
+
+
+async def test_a_sign_in_that_was_not_attempted_is_cancelled_by_a_departure(market: Market) -> None:
+    account_id, _ = await market.signing_in()
+    await market.drain()
+    await leaving(market, account_id)
+    async with some_couriers(market.settings):
+        await assert_left(market)
+    assert await market.asked(SIGN_IN) == ("cancelled", 0, 0)
+
+
+async def test_a_sign_out_waits_for_the_answer_to_a_sign_in_under_way(market: Market) -> None:
+    account_id, _ = await market.signing_in()
+    await market.drain()
+    await set_fault(market.lane, Fault.SLOW, SIGN_IN, seconds=2)
+    async with some_couriers(market.settings, 2):
+        await eventually(lambda: signed_in(market.lane))
+        await leaving(market, account_id)
+        assert await market.asked(SIGN_OUT) == ("pending", 0, 0)
+        await assert_left(market)
+    assert (await market.asked(SIGN_IN))[:2] == ("done", 1)
+
+
+async def test_a_sign_out_waits_while_a_sign_in_is_unknown_and_may_be_performed(market: Market) -> None:
+    account_id, _ = await market.signing_in()
+    await market.drain()
+    await set_fault(market.lane, Fault.LOSE_ANSWER, SIGN_IN, times=None)
+    async with some_couriers(market.settings, 2):
+        await eventually(lambda: market.count("gateway_requests WHERE op = $1 AND state = 'unknown'", SIGN_IN))
+        await leaving(market, account_id)
+        lookups = (await market.asked(SIGN_IN))[2]
+        await eventually(lambda: market.count("gateway_requests WHERE lookups >= $1", lookups + 5))
+        assert await market.asked(SIGN_OUT) == ("pending", 0, 0)
+        await clear_faults(market.lane)
+        await assert_left(market)
+
+
+@pytest.mark.parametrize("market", [SOON_TOO_LATE], indirect=True)
+async def test_a_sign_in_that_stays_unknown_is_signed_out_when_it_is_too_old_to_be_performed(market: Market) -> None:
+    account_id, _ = await market.signing_in()
+    await market.drain()
+    await set_fault(market.lane, Fault.LOSE_ANSWER, SIGN_IN, times=None)
+    async with some_couriers(market.settings, 2):
+        await eventually(lambda: signed_in(market.lane))
+        await leaving(market, account_id)
+        await eventually(lambda: market.count("gateway_requests WHERE op = $1 AND state = 'done'", SIGN_OUT), 40)
+        assert await signed_in(market.lane) == set()
+        waited = "SELECT max(attempted_at) - min(attempted_at) FROM gateway_requests WHERE op IN ($1, $2)"
+        assert await market.lane.fetchval(waited, SIGN_IN, SIGN_OUT) >= timedelta(
+            seconds=2 * SOON_TOO_LATE["gateway_valid_seconds"]
+        )
+        await clear_faults(market.lane)
+        await assert_left(market)
+
+
+@pytest.mark.parametrize("market", [SOON_TOO_LATE], indirect=True)
+async def test_a_sign_in_that_was_never_seen_is_not_attempted_again_after_a_departure(market: Market) -> None:
+    """And when the lost attempt arrives after all, it is refused by its token."""
+    account_id, approve_id = await market.signing_in()
+    await market.drain()
+    await set_fault(market.lane, Fault.LOSE_REQUEST, SIGN_IN, times=None)
+    async with some_couriers(market.settings, 2):
+        await eventually(lambda: market.count("gateway_log WHERE op = $1 AND outcome = 'never_seen'", SIGN_IN))
+        await leaving(market, account_id)
+        attempts = (await market.asked(SIGN_IN))[1]
+        await clear_faults(market.lane)
+        await assert_left(market)
+    assert (await market.asked(SIGN_IN))[:2] == ("refused", attempts)
+    token = await market.lane.fetchval(
+        "SELECT max(fencing_token) FROM gateway_log WHERE op = $1 AND call = 'perform'", SIGN_IN
+    )
+    late = Call(approve_id, SIGN_IN, (of_account(account_id),), token)
+    body = {"account_id": account_id, "phone": PHONE}
+    sandbox = Sandbox(market.settings)
+    answer = await sandbox.perform(late, body, datetime.now(UTC) + timedelta(hours=1))
+    await sandbox.close()
+    assert answer == Answer(Outcome.UNKNOWN, "overtaken")
+    assert await signed_in(market.lane) == set()
+
+
+# -- races
 
 
 @pytest.mark.parametrize("phones", [(PHONE, PHONE), (PHONE, ANOTHER_PHONE)])
