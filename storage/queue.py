@@ -141,11 +141,11 @@ def _client(pool: ConnectionPool, *, owned: bool) -> ArqRedis:
     return redis
 
 
-def arq_redis(settings: Settings) -> RedisSettings:
+async def arq_redis(settings: Settings) -> RedisSettings:
     """What arq's own command line needs to connect to the server with the workers' health. Of several servers this is
     the one that has it now, for arq cannot ask a Cluster, nor sentinels with a password."""
     url = settings.redis_url.get_secret_value()
-    options, tls = asyncio.run(server_of(url, WORKERS_KEY))
+    options, tls = await server_of(url, WORKERS_KEY)
     renamed = {"path": "unix_socket_path", "db": "database"}
     known = RedisSettings.__dataclass_fields__
     found = {renamed.get(name, name): value for name, value in options.items()}

@@ -30,7 +30,7 @@ def worker_settings() -> dict[str, Any]:
     return {
         "functions": [execute],
         "queue_name": WORKERS_KEY,
-        "redis_settings": arq_redis(load_settings()),
+        "redis_settings": asyncio.run(arq_redis(load_settings())),
         "job_serializer": serialize,
         "job_deserializer": deserialize,
         "health_check_interval": HEALTH_SECONDS,
