@@ -1,12 +1,9 @@
 """arq's own command line on our worker settings: the check of a container, and a worker that it starts."""
 
 import asyncio
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,14 +15,12 @@ from pydantic import SecretStr
 from storage.embedded import EmbeddedRedis
 from storage.queue import connect_redis
 from tests.deadline import eventually
-from tests.installation import Installer, as_environment, connected
+from tests.installation import Installer, connected
 from tests.market import TON, buy, fund, receive, register, set_price
-from tests.system.processes import PROJECT
 from tests.system.redises import RedisNode
 from tests.system.site import STOP_SECONDS, Site, account_locked, end, site_of, until_waiting
 from workers.health import HEALTH_LASTS_SECONDS, health_key
 
-SETTINGS = "workers.settings.WorkerSettings"
 HEALTH = re.compile(
     r"\w{3}-\d\d \d\d:\d\d:\d\d j_complete=(\d+) j_failed=(\d+) j_retried=(\d+) j_ongoing=(\d+) queued=(\d+)"
     r" worker=(\S+)"
@@ -56,16 +51,6 @@ async def site(redis_url: str, installer: Installer, tmp_path: Path) -> AsyncIte
         yield site
 
 
-def run_arq(site: Site, *options: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "arq", SETTINGS, *options]
-    return subprocess.Popen(command, cwd=PROJECT, env=os.environ | as_environment(site.settings))
-
-
-async def check(site: Site) -> int:
-    """The exit status of `arq --check`."""
-    return await asyncio.to_thread(run_arq(site, "--check").wait, STOP_SECONDS)
-
-
 async def lines(site: Site, key: str) -> Sequence[str]:
     redis = connect_redis(site.settings)
     try:
@@ -75,7 +60,7 @@ async def lines(site: Site, key: str) -> Sequence[str]:
 
 
 async def test_the_check_follows_the_workers_of_the_host(site: Site) -> None:
-    assert await check(site) == 1
+    assert not await site.is_healthy()
     first, second = site.start_worker(), site.start_worker()
 
     async def two_are_there() -> bool:
@@ -85,7 +70,7 @@ async def test_the_check_follows_the_workers_of_the_host(site: Site) -> None:
         return not await lines(site, health_key("*"))
 
     await eventually(two_are_there, SOON)
-    assert await check(site) == 0
+    assert await site.is_healthy()
     assert end(first, signal.SIGTERM) == 0
     [line] = await lines(site, health_key("*:*"))
     assert f":{second.pid}:" in line, "who ended in good order is still said to live"
@@ -94,24 +79,20 @@ async def test_the_check_follows_the_workers_of_the_host(site: Site) -> None:
         return await lines(site, health_key(socket.gethostname())) == await lines(site, health_key("*:*"))
 
     await eventually(the_other_says_it_for_the_host, SOON)
-    assert await check(site) == 0
+    assert await site.is_healthy()
     second.send_signal(signal.SIGSTOP)
     await eventually(nobody_is_there, SOON, "a worker that hangs is healthy for ever")
-    assert await check(site) == 1
+    assert not await site.is_healthy()
     second.send_signal(signal.SIGCONT)
-    await eventually(lambda: _is(site, 0), SOON)
+    await eventually(site.is_healthy, SOON)
     end(second, signal.SIGKILL)
     await eventually(nobody_is_there, SOON, "a worker that was killed is healthy for ever")
-    assert await check(site) == 1
-
-
-async def _is(site: Site, status: int) -> bool:
-    return await check(site) == status
+    assert not await site.is_healthy()
 
 
 async def test_a_worker_that_arq_starts_works_and_ends_in_good_order(site: Site) -> None:
     await site.start_api()
-    worker = run_arq(site)
+    worker = site.start_arq()
     try:
         await site.succeed([register(1), register(2)])
         await site.succeed([fund(2), receive(17, 1)])
@@ -131,7 +112,7 @@ async def test_a_worker_that_arq_starts_works_and_ends_in_good_order(site: Site)
 async def test_a_burst_that_arq_starts_ends_when_nothing_is_left_to_do(site: Site) -> None:
     await site.start_api()
     await site.submit([register(user) for user in range(1, 20)])
-    worker = run_arq(site, "--burst")
+    worker = site.start_arq("--burst")
     assert await asyncio.to_thread(worker.wait, STOP_SECONDS) == 0
     assert await site.all_are_finished()
     assert await site.owners() == {None: 8}
