@@ -61,7 +61,7 @@ def make_app(settings: Settings) -> Starlette:
 
     listener = Listener(redis, OUTCOMES_CHANNEL, heard)
     outcomes.notices_work = hub.notices_work = lambda: listener.connected
-    queue = Queue(redis)
+    queue = Queue(redis, settings.arq_results_seconds or 0)
     hints = Hints(queue)
     metrics = Metrics(engine, queue, settings.partitions, hints, lambda: listener.connected)
     submit = Submit(settings, journal, hints, outcomes, keyring, metrics.accepted)

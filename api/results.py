@@ -16,12 +16,13 @@ from api.problems import Problem, json_response, not_found
 from api.submit import Submit
 from api.views.reads import page_schema
 from commands.command import KINDS, SYSTEM, Invalid, Sender
-from commands.outcome import Status
+from commands.outcome import Outcome, Status
 from storage.cancel import LOCK_SECONDS, cancel
 from storage.database import is_weather
 from storage.hints import Hints
 from storage.journal import Journal, Receipt
 from storage.keys import Credential, Role
+from storage.queue import result_record
 from storage.settings import Settings
 from storage.tables import commands
 
@@ -119,11 +120,23 @@ class Results:
         cancelled = not receipt.is_final and await self._cancelled(receipt)
         receipt = await self._journal.read(receipt.id) or receipt
         if cancelled:
-            self._hints.finish([(receipt.partition, receipt.id)])
+            self._hints.finish([(receipt.partition, receipt.id)], self._records(receipt))
             return json_response(receipt.as_json())
         if not receipt.is_final:
             raise Problem(403, "forbidden", "Another command wrote this one; nobody submitted it.")
         raise Problem(409, "already_final", f"The command is {receipt.status}.", receipt=receipt.as_json())
+
+    def _records(self, receipt: Receipt) -> dict[UUID, str]:
+        """Arq's record of a cancelled job, where results are kept."""
+        if self._settings.arq_results_seconds is None or receipt.finished_at is None:
+            return {}
+        record = result_record(
+            *(receipt.partition, receipt.id, Outcome(Status.CANCELLED)),
+            accepted_at=receipt.accepted_at or receipt.finished_at,
+            started_at=receipt.finished_at,
+            finished_at=receipt.finished_at,
+        )
+        return {receipt.id: record}
 
     async def _cancelled(self, receipt: Receipt) -> bool:
         """Whether it was cancelled now. Raises what the database raises, and TimeoutError."""

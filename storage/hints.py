@@ -6,7 +6,8 @@ away, for the sweeper finds every command in the journal anyway, and neither mem
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Generic, TypeVar
 from uuid import UUID
 
 from redis.exceptions import RedisError
@@ -17,6 +18,7 @@ from storage.redis import REDIS_SECONDS
 logger = logging.getLogger(__name__)
 
 Hint = tuple[int, UUID]
+_Item = TypeVar("_Item")
 
 WAITING_MAX = 20_000
 """More than a process handles in the seconds that one call may take."""
@@ -25,11 +27,13 @@ _TELL_SECONDS = 1.0
 
 
 class Hints:
-    """`enqueue` and `finish` of a queue. `lost` counts what was thrown away."""
+    """`enqueue`, `begin` and `finish` of a queue. `lost` counts what was thrown away."""
 
     def __init__(self, queue: Queue) -> None:
+        self._queue = queue
         self._enqueued = _Line(queue.enqueue)
-        self._finished = _Line(queue.finish)
+        self._begun = _Line(queue.begin)
+        self._finished = _Line(self._tell_finished)
 
     @property
     def lost(self) -> int:
@@ -39,27 +43,37 @@ class Hints:
         """Commands, by partition and id, were accepted."""
         self._enqueued.add(commands)
 
-    def finish(self, commands: Collection[Hint]) -> None:
-        """Commands have their outcome."""
-        self._finished.add(commands)
+    def begin(self, commands: Collection[Hint]) -> None:
+        """Commands are under way, and take long."""
+        self._begun.add(commands)
+
+    def finish(self, commands: Collection[Hint], records: Mapping[UUID, str] | None = None) -> None:
+        """Commands have their outcome; `records` of some, by id, are kept where results are."""
+        known = records or {}
+        self._finished.add([(partition, id_, known.get(id_)) for partition, id_ in commands])
+
+    async def _tell_finished(self, finished: list[tuple[int, UUID, str | None]]) -> None:
+        records = {id_: record for _, id_, record in finished if record is not None}
+        await self._queue.finish(((partition, id_) for partition, id_, _ in finished), records)
 
     async def close(self) -> None:
         """Wait for what is under way, which is a matter of seconds."""
         await self._enqueued.close()
+        await self._begun.close()
         await self._finished.close()
 
 
-class _Line:
+class _Line(Generic[_Item]):
     """Hints of one sort, told in the order in which they came."""
 
-    def __init__(self, tell: Callable[[list[Hint]], Awaitable[None]]) -> None:
+    def __init__(self, tell: Callable[[list[_Item]], Awaitable[None]]) -> None:
         self._tell = tell
-        self._waiting: list[Hint] = []
+        self._waiting: list[_Item] = []
         self._task: asyncio.Task[None] | None = None
         self._told_at = float("-inf")
         self.lost = 0
 
-    def add(self, hints: Collection[Hint]) -> None:
+    def add(self, hints: Collection[_Item]) -> None:
         if not hints:
             return
         self._waiting += hints
@@ -84,7 +98,7 @@ class _Line:
         finally:
             self._task = None
 
-    def _lose(self, telling: list[Hint], why: str) -> None:
+    def _lose(self, telling: list[_Item], why: str) -> None:
         lost = len(telling) + len(self._waiting)
         self._waiting.clear()
         self.lost += lost

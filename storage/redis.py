@@ -136,6 +136,20 @@ def connections(redis: Redis, key: str) -> ConnectionPool:
     return pool.cluster.pool(key) if isinstance(pool, _ClusterPool) else pool
 
 
+async def server_of(url: str, key: str) -> tuple[dict[str, Any], bool]:
+    """How to connect to the one server that has a key now: redis-py's options for a connection, and whether it speaks
+    TLS. Raises what redis-py raises when nobody knows that server."""
+    redis = Redis(connection_pool=connect(url))
+    pool = connections(redis, key)
+    try:
+        options = dict(pool.connection_kwargs)
+        if isinstance(pool, SentinelConnectionPool):
+            options["host"], options["port"] = await pool.sentinel_manager.discover_master(pool.service_name)
+        return options, issubclass(pool.connection_class, SSLConnection)
+    finally:
+        await redis.connection_pool.disconnect()
+
+
 def in_slots(redis: Redis) -> bool:
     """Whether a call must keep to the keys of one slot."""
     return isinstance(redis.connection_pool, _ClusterPool)

@@ -53,6 +53,8 @@ class Settings(BaseSettings, Terms):
     deleted."""
     streams_max: Annotated[int, Field(ge=1, le=10_000)] = 20
     """Streams, WebSockets among them, that one credential may have open at each API process."""
+    arq_results_seconds: Annotated[int | None, Field(ge=1, le=86_400)] = None
+    """How long Redis keeps the results of jobs for arq's own clients; not at all when not set."""
     gateway_url: str | None = None
     """The operator's bridge to Telegram and the TON network; without one the sandbox answers."""
     gateway_secret: SecretStr | None = None
@@ -99,7 +101,9 @@ class Settings(BaseSettings, Terms):
         return value
 
     @field_validator(
-        "read_database_url", "gateway_url", "gateway_secret", "secret_key", "keep_commands_days", mode="before"
+        *("read_database_url", "gateway_url", "gateway_secret", "secret_key", "keep_commands_days"),
+        "arq_results_seconds",
+        mode="before",
     )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:

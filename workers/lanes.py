@@ -15,12 +15,14 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import chain
+from uuid import UUID
 
 from commands.outcome import Status
 from storage.database import Connection, Line, is_weather
 from storage.settings import Settings
 from storage.unit_of_work import Fenced
-from workers.batch import Batch, clear, run_batch, run_isolated, run_suspect
+from workers.batch import Batch, Hand, clear, run_batch, run_isolated, run_suspect
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,8 @@ class Lanes:
 
     `fences` is what it may drain and `deaths` how many workers died with some of that, both kept true by its leases;
     `finished` is told of what is done; `fenced` is set when a lane lets go of what it may drain no more; `totals` are
-    batches, commands and round trips so far, `endings` how the commands ended.
+    batches, commands and round trips so far, `endings` how the commands ended, `retried` how many commands were begun
+    in vain, in batches that are repeated.
     """
 
     def __init__(self, settings: Settings, finished: Callable[[Batch], None]) -> None:
@@ -44,6 +47,8 @@ class Lanes:
         self.deaths: dict[int, int] = {}
         self.totals = (0, 0, 0)
         self.endings: Counter[Status] = Counter()
+        self.retried = 0
+        self._hands: dict[int, Hand] = {}
         self._ready: dict[int, None] = {}  # in the order in which they became ready
         self._rung = asyncio.Event()
         self._stopping = False
@@ -62,6 +67,10 @@ class Lanes:
         for partition in self.deaths.keys() - self.fences.keys():
             del self.deaths[partition]
             self._passed.pop(partition, None)
+
+    def in_hand(self) -> list[tuple[int, UUID]]:
+        """The (partition, id) of the commands in the batches under way."""
+        return list(chain.from_iterable(hand.commands for hand in self._hands.values()))
 
     @property
     def idle(self) -> bool:
@@ -87,14 +96,14 @@ class Lanes:
         self.busy |= taken.keys()
         return taken
 
-    async def _run(self, connection: Connection, fences: dict[int, int], *, refused: bool) -> Batch:
+    async def _run(self, connection: Connection, fences: dict[int, int], hand: Hand, *, refused: bool) -> Batch:
         [partition, *others] = fences
         if partition not in self.deaths:
             run = run_isolated if refused else run_batch
-            return await run(connection, self._settings, fences, self._settings.batch_max)
+            return await run(connection, self._settings, fences, self._settings.batch_max, hand=hand)
         assert not others  # noqa: S101 - a suspect comes alone
         fence = fences[partition]
-        batch, empty = await run_suspect(connection, self._settings, partition, fence, self.deaths[partition])
+        batch, empty = await run_suspect(connection, self._settings, partition, fence, self.deaths[partition], hand)
         self._passed[partition] = self._passed.get(partition, 0) + len(batch.finished)
         if empty or self._passed[partition] >= self._settings.batch_max:
             await clear(connection, partition, fence)
@@ -106,6 +115,7 @@ class Lanes:
         """One lane, until stopped."""
         line = Line(self._settings, f"lane {number}", timeout_seconds=STATEMENT_SECONDS, pinned_plans=True)
         pause, pause_max = _BACKOFF_SECONDS
+        hand = self._hands[number] = Hand()
         refused = False
         while not self._stopping:
             fences = self._take()
@@ -114,18 +124,21 @@ class Lanes:
                 await self._rung.wait()
                 continue
             try:
-                batch = await self._run(await line.connected(), fences, refused=refused)
+                batch = await self._run(await line.connected(), fences, hand, refused=refused)
                 refused, pause = False, _BACKOFF_SECONDS[0]
                 batches, commands, round_trips = self.totals
                 self.totals = batches + 1, commands + len(batch.finished), round_trips + batch.round_trips
                 self.endings += batch.endings
+                hand.empty()
                 self._finished(batch)
                 again: Iterable[int] = batch.unfinished
             except Fenced:
+                hand.empty()
                 self.fenced.set()
                 again = ()
             except Exception as error:
                 again = fences
+                self.retried += hand.put_back()
                 if is_weather(error) or not refused:
                     logger.warning("a batch is repeated: %r", error)
                 else:

@@ -6,19 +6,22 @@ Its claim of one job at a time is replaced by lanes that run whole batches, and 
 """
 
 import asyncio
+import inspect
 import logging
 import os
 import secrets
 import signal
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
+from arq.typing import StartupShutdown
 from arq.worker import Worker, func
 from redis.exceptions import RedisError
 
+from commands.outcome import Status
 from storage.database import connect
 from storage.hints import Hints
 from storage.locks import Locks, LockTimeout
@@ -38,6 +41,7 @@ from storage.tasks import end
 from storage.unit_of_work import Fenced
 from workers.batch import Batch, run_batch
 from workers.couriers import Couriers
+from workers.health import HEALTH_SECONDS, Health, Progress, health_key
 from workers.lanes import STATEMENT_SECONDS, Lanes
 from workers.leases import Leases, borrowed
 from workers.retention import Retention
@@ -54,6 +58,20 @@ _BATCH_SECONDS = 5.0
 """How long a batch in hand may take to its end once a signal has come."""
 
 _HEARTBEAT_SECONDS = 1.0
+
+_INSTEAD = {
+    "cron_jobs": "what is to happen at a time is a command with `run_at`, and cron jobs are for a stock arq worker with"
+    " a queue of its own",
+    "functions": "it runs commands, and a stock arq worker with a queue of its own runs other functions",
+    "job_timeout": "a batch whose statement takes too long is repeated",
+    "keep_result": "SOUK_ARQ_RESULTS_SECONDS says how long Redis keeps results",
+    "keep_result_forever": "the journal keeps all results, and SOUK_ARQ_RESULTS_SECONDS says how long Redis does",
+    "max_jobs": "SOUK_LANES and SOUK_BATCH_MAX say how much is under way at once",
+    "max_tries": "a batch is repeated until the weather is better",
+    "queue_name": "it drains the queues of its share of the partitions",
+    "redis_pool": "SOUK_REDIS_URL says where Redis is",
+    "redis_settings": "SOUK_REDIS_URL says where Redis is",
+}
 
 _PLACE = "SELECT partition, status FROM commands WHERE id = $1"
 _AGAIN_SECONDS = 0.05
@@ -82,10 +100,35 @@ async def execute(ctx: dict[str, Any], command_id: str) -> str | None:
         await connection.close()
 
 
-class SoukWorker(Worker):
-    """Drains its share of the partitions until a signal, or with `burst` until nothing is left to do."""
+def refuse(options: Iterable[str]) -> None:
+    """Raises TypeError, a sentence for each option of arq's worker that would have no effect on ours."""
+    sentences = []
+    for name in options:
+        if name not in inspect.signature(Worker).parameters:
+            sentences.append(f"neither a Souk worker nor arq's knows {name!r}")
+        else:
+            instead = _INSTEAD.get(name, "its settings are SOUK_… variables")
+            sentences.append(f"a Souk worker takes no {name}: {instead}")
+    if sentences:
+        raise TypeError("; ".join(sentences))
 
-    def __init__(self, settings: Settings, *, burst: bool = False, **options: Any) -> None:
+
+class SoukWorker(Worker):
+    """Drains its share of the partitions until a signal, or with `burst` until nothing is left to do.
+
+    Of the options of arq's worker it takes those named here, and refuses the others with a sentence."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        burst: bool = False,
+        handle_signals: bool = True,
+        on_startup: StartupShutdown | None = None,
+        on_shutdown: StartupShutdown | None = None,
+        **options: Any,
+    ) -> None:
+        refuse(options)
         redis = connect_redis(settings)
         worker_id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         super().__init__(
@@ -93,18 +136,22 @@ class SoukWorker(Worker):
             queue_name=WORKERS_KEY,
             redis_pool=workers_redis(redis),
             burst=burst,
+            handle_signals=handle_signals,
+            on_startup=on_startup,
+            on_shutdown=on_shutdown,
             ctx={"settings": settings},
             job_serializer=serialize,
             job_deserializer=deserialize,
             job_completion_wait=STOP_SECONDS,
-            health_check_interval=10,
-            health_check_key=f"souk:worker:{{{WORKERS_KEY}}}:{worker_id}",
-            **options,
+            health_check_interval=HEALTH_SECONDS,
+            health_check_key=health_key(worker_id),
         )
         self._redis = redis
-        queue = Queue(redis)
+        queue = Queue(redis, settings.arq_results_seconds or 0)
+        self._health = Health(queue, worker_id)
         self._hints = Hints(queue)
         self._lanes = Lanes(settings, self._finish)
+        self._progress = Progress(self._lanes.in_hand, self._hints)
         self._locks = Locks(redis, answer_seconds=settings.lock_seconds / 2)
         self._leases = Leases(settings, worker_id, self._lanes, self._locks)
         self._bells = Listener(redis, BELLS_CHANNEL, self._heard)
@@ -130,6 +177,7 @@ class SoukWorker(Worker):
             self._couriers.run(),
             self._webhooks.run(),
             self._retention.run(),
+            self._progress.run(),
             self._beat(),
         ]
         try:
@@ -162,9 +210,14 @@ class SoukWorker(Worker):
             lane.cancel()
 
     async def close(self) -> None:
-        self.tasks = {}
+        """As arq's does, whether Redis is there or not."""
+        if self._pool is None:
+            return
+        self._pool = None
         with suppress(RedisError, OSError):
-            await super().close()
+            await self._health.forget()
+        if self.on_shutdown is not None:
+            await self.on_shutdown(self.ctx)
         with suppress(RedisError, OSError):
             await self._redis.aclose()
 
@@ -177,12 +230,36 @@ class SoukWorker(Worker):
                 self._lanes.stop()
             await asyncio.sleep(_HEARTBEAT_SECONDS)
 
+    async def record_health(self) -> None:
+        """Arq's line of health, of commands where arq counts jobs, and of the queues of this worker's partitions."""
+        said = await self._health.record(self._counters, self._lanes.fences)
+        if said not in (None, self._last_health_check_log):
+            logger.info("recording health: %s", said)
+            self._last_health_check_log = said
+
+    def _counters(self) -> str:
+        self._count()
+        return (
+            f"j_complete={self.jobs_complete} j_failed={self.jobs_failed} j_retried={self.jobs_retried}"
+            f" j_ongoing={len(self._lanes.in_hand())}"
+        )
+
+    def _count(self) -> None:
+        """Commands, not batches: those set aside by a bug failed, those of batches that are repeated are retried."""
+        self.jobs_failed = self._lanes.endings[Status.FAILED]
+        self.jobs_complete = self._lanes.endings.total() - self.jobs_failed
+        self.jobs_retried = self._lanes.retried
+
+    def __repr__(self) -> str:
+        return f"<SoukWorker {self._counters()}>"
+
     def _heard(self, partitions: str) -> None:
         """Numbers joined by spaces; anybody may publish anything."""
         self._lanes.ring(int(partition) for partition in partitions.split() if partition.isdecimal())
 
     def _finish(self, batch: Batch) -> None:
-        self._hints.finish(batch.finished)
+        self._count()
+        self._hints.finish(batch.finished, batch.records)
         self._accepted(batch.follow_ups)
         self._webhooks.ring()
 

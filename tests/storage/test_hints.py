@@ -102,6 +102,7 @@ async def test_a_full_server_still_rings(hints: Hints, queue: Queue) -> None:
     await queue.redis.config_set("maxmemory", "1")
     hints.enqueue([(3, new_id())])
     finished = new_id()
+    hints.begin([(3, finished)])
     hints.finish([(3, finished)])
     heard: set[str] = set()
     async with asyncio.timeout(10):
@@ -114,3 +115,12 @@ async def test_a_full_server_still_rings(hints: Hints, queue: Queue) -> None:
     await queue.redis.config_set("maxmemory", "0")
     assert await queue.state(4) == "ok"
     await listener.aclose()  # type: ignore[no-untyped-call]
+
+
+async def test_a_full_server_keeps_no_results_and_lets_go_of_its_jobs(server: EmbeddedRedis, queue: Queue) -> None:
+    keeping = Queue(queue.redis, results_seconds=60)
+    commands = [(number, new_id()) for number in range(4)]
+    await keeping.enqueue(commands)
+    await queue.redis.config_set("maxmemory", "1")
+    await keeping.finish(commands, {id_: "a result" for _, id_ in commands})
+    assert await queue.redis.keys("*") == []

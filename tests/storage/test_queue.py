@@ -2,26 +2,47 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 from arq.connections import ArqRedis
-from arq.jobs import Job
+from arq.jobs import Job, JobStatus, ResultNotFound, SerializationError
 from fakeredis import FakeAsyncRedis, FakeServer
+from pydantic import SecretStr
 
+from commands.outcome import Outcome, Status
 from storage.journal import new_id
 from storage.notices import Listener
 from storage.queue import (
     BELLS_CHANNEL,
     OUTCOMES_CHANNEL,
     Queue,
+    arq_redis,
     connect_redis,
     deserialize,
     job_id,
     queue_name,
+    result_record,
     serialize,
 )
 from storage.settings import Settings
+
+ACCEPTED_AT = datetime(2030, 1, 1, 12, 0, 0, 1_000, UTC)
+RESULTS_SECONDS = 60
+
+
+def record(partition: int, id_: UUID, outcome: Outcome) -> str:
+    later = [ACCEPTED_AT + timedelta(milliseconds=number) for number in (3, 8)]
+    return result_record(
+        partition, id_, outcome, accepted_at=ACCEPTED_AT, started_at=later[0], finished_at=later[1], tries=2
+    )
+
+
+def job(redis: ArqRedis, partition: int, id_: UUID) -> Job:
+    """As a stock client holds it."""
+    return Job(job_id(partition, id_), redis, _queue_name=queue_name(partition), _deserializer=deserialize)
 
 
 @pytest.fixture(params=["real", "fake"])
@@ -84,6 +105,86 @@ async def test_a_stock_job_can_be_looked_at_and_discarded(redis: ArqRedis) -> No
     assert await redis.keys("*") == []
 
 
+async def test_a_job_is_in_progress_from_its_beginning_to_its_end(redis: ArqRedis) -> None:
+    commands = [(number % 3, new_id()) for number in range(7)]
+    queue = Queue(redis)
+    await queue.enqueue(commands)
+    assert await queue.count(range(4)) == 7
+    await queue.begin(commands[:5])
+    statuses = [await job(redis, *command).status() for command in commands]
+    assert statuses == [JobStatus.in_progress] * 5 + [JobStatus.queued] * 2
+    await queue.finish(commands)
+    assert {await job(redis, *command).status() for command in commands} == {JobStatus.not_found}
+    assert await redis.keys("*") == []
+
+
+async def test_a_job_that_is_not_queued_is_not_in_progress(redis: ArqRedis) -> None:
+    """It is finished already, and what would say the contrary has been overtaken on its way."""
+    queue = Queue(redis)
+    await queue.begin([(7, new_id())])
+    assert await redis.keys("*") == []
+
+
+async def test_arqs_clients_get_the_results_that_are_kept(redis: ArqRedis) -> None:
+    ids = [new_id() for _ in range(3)]
+    outcomes = [
+        Outcome(Status.SUCCEEDED, {"deal_id": "17", "at": ACCEPTED_AT}),
+        Outcome(Status.REJECTED, rejection={"code": "INSUFFICIENT_BALANCE", "needed_nano": 5}),
+        Outcome(Status.FAILED, error="Traceback: what is for operators alone"),
+    ]
+    queue = Queue(redis, RESULTS_SECONDS)
+    await queue.enqueue([(7, id_) for id_ in ids])
+    records = {id_: record(7, id_, outcome) for id_, outcome in zip(ids, outcomes, strict=True)}
+    await queue.finish([(7, id_) for id_ in ids], records)
+    succeeded, rejected, failed = (job(redis, 7, id_) for id_ in ids)
+    told: dict[str, Any] = {"status": "succeeded", "result": {"deal_id": "17", "at": "2030-01-01T12:00:00.001000Z"}}
+    assert await succeeded.result(timeout=1) == told | {"rejection": None}
+    assert (await rejected.result(timeout=1))["rejection"] == {"code": "INSUFFICIENT_BALANCE", "needed_nano": 5}
+    with pytest.raises(SerializationError, match=f"the command {ids[2]} is set aside as failed"):
+        await failed.result(timeout=1)
+    assert {await each.status() for each in (succeeded, rejected, failed)} == {JobStatus.complete}
+    info = await succeeded.result_info()
+    assert info == await succeeded.info()
+    assert info is not None
+    assert (info.function, list(info.args), info.kwargs, info.job_try) == ("execute", [str(ids[0])], {}, 2)
+    assert (info.success, info.queue_name, info.score) == (True, queue_name(7), None)
+    assert info.enqueue_time == ACCEPTED_AT
+    assert [info.start_time, info.finish_time] == [ACCEPTED_AT + timedelta(milliseconds=number) for number in (3, 8)]
+    results = await redis.all_job_results()
+    assert {(one.job_id, one.success) for one in results} == {
+        (job_id(7, id_), outcome.status != "failed") for id_, outcome in zip(ids, outcomes, strict=True)
+    }
+    lives_ms = [await redis.pttl(key) for key in await redis.keys("*")]
+    assert len(lives_ms) == 3, "more is kept than the results"
+    assert all(0 < life_ms <= RESULTS_SECONDS * 1000 for life_ms in lives_ms)
+
+
+async def test_no_result_is_kept_unless_that_is_asked_for(redis: ArqRedis) -> None:
+    id_ = new_id()
+    queue = Queue(redis)
+    await queue.enqueue([(7, id_)])
+    await queue.finish([(7, id_)], {id_: record(7, id_, Outcome(Status.SUCCEEDED, {}))})
+    assert await redis.keys("*") == []
+    with pytest.raises(ResultNotFound):
+        await job(redis, 7, id_).result(timeout=1)
+
+
+async def test_a_result_that_a_call_of_a_thousand_leaves_is_that_of_its_own_command(redis: ArqRedis) -> None:
+    commands = [(number % 3, new_id()) for number in range(2_500)]
+    records = {
+        id_: record(partition, id_, Outcome(Status.SUCCEEDED, {"number": number}))
+        for number, (partition, id_) in enumerate(commands)
+        if number % 2
+    }
+    queue = Queue(redis, RESULTS_SECONDS)
+    await queue.enqueue(commands)
+    await queue.begin(commands[:1_700])
+    await queue.finish(commands, records)
+    assert len(await redis.keys("*")) == len(records)
+    for number in (1, 999, 1_001, 2_499):
+        assert (await job(redis, *commands[number]).result(timeout=1))["result"] == {"number": number}
+
+
 async def test_doorbells_ring_and_outcomes_are_told(redis: ArqRedis) -> None:
     heard: list[tuple[str, str]] = []
     listener = redis.pubsub()
@@ -116,6 +217,46 @@ async def test_the_budget_of_redis_commands(settings: Settings) -> None:
     await redis.aclose()
     assert enqueued == {"psetex": 100, "zrevrangebyscore": 4, "zadd": 4, "publish": 1, "time": 1, "evalsha": 1}
     assert finished == enqueued | {"zrem": 4, "del": 4, "publish": 2, "evalsha": 2}
+
+
+async def test_a_result_that_is_kept_costs_one_redis_command_more(settings: Settings) -> None:
+    redis = connect_redis(settings)
+    queue = Queue(redis, RESULTS_SECONDS)
+    commands = [(number % 4, new_id()) for number in range(100)]
+    records = {id_: record(partition, id_, Outcome(Status.SUCCEEDED, {})) for partition, id_ in commands}
+    await queue.finish(commands, records)
+    await redis.config_resetstat()
+    await queue.finish(commands, records)
+    finished = await _calls(redis)
+    await redis.aclose()
+    assert finished == {"psetex": 100, "zrem": 4, "del": 4, "publish": 1, "evalsha": 1}
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("unix:///run/redis.sock?db=3", {"unix_socket_path": "/run/redis.sock", "database": 3}),
+        (
+            "redis://souk:p%40ss@cache:6380/2",
+            {"host": "cache", "port": 6380, "username": "souk", "password": "p@ss", "database": 2},
+        ),
+        (
+            "rediss://:secret@cache:6380?ssl_ca_certs=/etc/ca.pem&ssl_cert_reqs=none",
+            {
+                "host": "cache",
+                "ssl": True,
+                "password": "secret",
+                "ssl_ca_certs": "/etc/ca.pem",
+                "ssl_cert_reqs": "none",
+            },
+        ),
+    ],
+)
+async def test_arq_connects_to_what_the_setting_names(settings: Settings, url: str, expected: dict[str, Any]) -> None:
+    found = await arq_redis(settings.model_copy(update={"redis_url": SecretStr(url)}))
+    assert {name: getattr(found, name) for name in expected} == expected
+    assert found.ssl == url.startswith("rediss")
+    assert not found.sentinel
 
 
 async def _calls(redis: ArqRedis) -> dict[str, int]:

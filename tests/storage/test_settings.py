@@ -41,6 +41,8 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
         ("SOUK_KEEP_COMMANDS_DAYS", "0"),
         ("SOUK_KEEP_COMMANDS_DAYS", "29"),
         ("SOUK_ARCHIVE_COMMANDS", "perhaps"),
+        ("SOUK_ARQ_RESULTS_SECONDS", "0"),
+        ("SOUK_ARQ_RESULTS_SECONDS", "86401"),
         ("SOUK_INTEGRATIONS", "{"),
         ("SOUK_INTEGRATIONS", '[{"id": "tonnel"}]'),
     ],
@@ -54,7 +56,8 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, 
 
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a compose file passes on what nobody has set."""
-    for name in ("read_database_url", "gateway_url", "gateway_secret", "secret_key", "keep_commands_days"):
+    optional = ("read_database_url", "gateway_url", "gateway_secret", "secret_key", "keep_commands_days")
+    for name in (*optional, "arq_results_seconds"):
         monkeypatch.setenv(f"SOUK_{name.upper()}", "")
         assert getattr(load_settings(), name) is None
 

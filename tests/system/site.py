@@ -68,6 +68,15 @@ class Site:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def start_arq(self, *options: str) -> "subprocess.Popen[bytes]":
+        """Arq's own command line on our worker settings."""
+        command = [sys.executable, "-m", "arq", "workers.settings.WorkerSettings", *options]
+        return subprocess.Popen(command, cwd=PROJECT, env=os.environ | as_environment(self.settings))
+
+    async def is_healthy(self) -> bool:
+        """What `arq --check` says."""
+        return await asyncio.to_thread(self.start_arq("--check").wait, START_SECONDS) == 0
+
     def start_worker(self) -> Process:
         return self.start("worker")
 

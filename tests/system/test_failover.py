@@ -186,3 +186,8 @@ async def test_a_cluster_that_lost_a_third_of_its_slots_stops_nobody(installer: 
             assert await redis_is(site, "unavailable", "refusing")
             lonely.start()
             await eventually(lambda: redis_is(site, "ok"), FAILOVER_SECONDS)
+
+
+async def test_arqs_check_asks_the_server_that_has_the_health(site: Site) -> None:
+    """Arq can ask neither a Cluster nor, where they have a password, sentinels: it is told where to look."""
+    await eventually(site.is_healthy, FAILOVER_SECONDS)

@@ -14,6 +14,7 @@ WALL_CLOCKS = {
 HARMLESS = {
     ("storage/journal.py", "time.time_ns"): "what an id begins with, so that new ones lie together; nothing asks it",
     ("storage/queue.py", "time.time"): "what an arq job says of its enqueueing; the journal says what is done when",
+    ("workers/health.py", "datetime.now"): "what a person reads at the head of a worker's line of health",
     ("storage/gateway.py", "time.time"): "what a signature for the bridge says, which bounds its age",
     ("api/command_line.py", "datetime.now"): "what a person reads beside a line of `souk watch` that bears no time",
 }
