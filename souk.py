@@ -256,16 +256,23 @@ def redrive(
     all_of_them: Annotated[bool, typer.Option("--all", help="Every failed command.")] = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Run failed commands again, once their bug is mended."""
+    """Run failed commands again, once their bug is mended.
+
+    Each keeps its place: those of one asset run in the order in which they were accepted, and before what still waits
+    there. Nothing is run again when one is not failed, or when an older failed command of its asset, which it would
+    overtake, is not named too.
+    """
     if bool(ids) == all_of_them:
         raise typer.BadParameter("name the failed commands, or say --all")
+    from storage.failed import Refused
     from storage.failed import redrive as accept_again
 
-    again = _run(lambda engine: accept_again(engine, ids or [], all_of_them=all_of_them), _settings_of(data_dir))
+    settings = _settings_of(data_dir)
+    try:
+        again = _run(lambda engine: accept_again(engine, ids or [], all_of_them=all_of_them), settings)
+    except Refused as refusal:
+        fail(str(refusal))
     print_json({"redriven": again})
-    missing = set(ids or []) - set(again)
-    if missing:
-        fail(f"not failed, or unknown: {', '.join(sorted(map(str, missing)))}")
 
 
 @app.command()

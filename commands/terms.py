@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TON = 1_000_000_000
 """nanoTON in one TON."""
+TIMER_GRACE_MIN_SECONDS = 2
+"""More than accepting a command may take, so that one that is in time comes before the timer of its deadline."""
 
 
 class Integration(BaseModel):
@@ -57,7 +59,7 @@ class Terms(BaseModel):
     presale_grace_seconds: int = Field(172_800, ge=1)
     channel_account_age_seconds: int = Field(86_400, ge=0)
     saga_give_up_seconds: int = Field(3_600, ge=1)
-    timer_grace_seconds: int = Field(2, ge=2)
+    timer_grace_seconds: int = Field(TIMER_GRACE_MIN_SECONDS, ge=TIMER_GRACE_MIN_SECONDS)
 
     integrations: tuple[Integration, ...] = ()
     """JSON: `[{"id": …, "title": …, "logo": …}]`."""

@@ -47,18 +47,26 @@ class Unavailable(Exception):
     """PostgreSQL cannot be used right now; nothing was decided."""
 
 
-async def connect(settings: Settings, name: str, *, timeout_seconds: float, pinned_plans: bool = False) -> Connection:
+async def connect(
+    settings: Settings,
+    name: str,
+    *,
+    timeout_seconds: float,
+    idle_seconds: float | None = None,
+    pinned_plans: bool = False,
+) -> Connection:
     """A connection of its own, at most one statement at a time, each bounded by the timeout on both sides.
 
-    A transaction whose client falls asleep is ended by the server before a worker's locks would end, one whose client
-    is gone within a second, even while it waits for a lock: what it has locked is the next owner's.
+    A transaction whose client falls asleep is ended by the server before a worker's locks would end, or within
+    `idle_seconds`; one whose client is gone within a second, even while it waits for a lock: what it has locked is the
+    next owner's.
     Raises Unavailable when the installation has another number of partitions by now.
     """
     session = {
         "jit": "off",
         "synchronous_commit": "on",  # what was acknowledged survives a crash, whatever the database's own default
         "statement_timeout": f"{int(timeout_seconds * 1000)}",
-        "idle_in_transaction_session_timeout": f"{int(settings.lock_seconds * _ASLEEP * 1000)}",
+        "idle_in_transaction_session_timeout": f"{int((idle_seconds or settings.lock_seconds * _ASLEEP) * 1000)}",
         "client_connection_check_interval": _CHECK_INTERVAL,
     }
     connection: Connection = await asyncpg.connect(
@@ -85,10 +93,19 @@ async def _check(connection: Connection, settings: Settings) -> None:
 class Line:
     """One connection for one loop: made when needed, made anew when broken."""
 
-    def __init__(self, settings: Settings, name: str, *, timeout_seconds: float, pinned_plans: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        *,
+        timeout_seconds: float,
+        idle_seconds: float | None = None,
+        pinned_plans: bool = False,
+    ) -> None:
         self._settings = settings
         self._name = name
         self._timeout_seconds = timeout_seconds
+        self._idle_seconds = idle_seconds
         self._pinned_plans = pinned_plans
         self._connection: Connection | None = None
 
@@ -98,7 +115,11 @@ class Line:
             self.drop()
         if self._connection is None:
             self._connection = await connect(
-                self._settings, self._name, timeout_seconds=self._timeout_seconds, pinned_plans=self._pinned_plans
+                self._settings,
+                self._name,
+                timeout_seconds=self._timeout_seconds,
+                idle_seconds=self._idle_seconds,
+                pinned_plans=self._pinned_plans,
             )
         return self._connection
 

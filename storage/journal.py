@@ -25,8 +25,12 @@ from storage.gather import Gather
 from storage.settings import Settings
 
 ACCEPT_SECONDS = 1.5
-"""How long an INSERT may take, repeats included: less than the grace of timers, so that whatever was accepted in time
-comes before the timer in the journal."""
+"""How long an INSERT may take, repeats included."""
+ACCEPT_IDLE_SECONDS = 0.4
+"""How long PostgreSQL then waits for the COMMIT, where that is a message of its own (through PgBouncer), before it ends
+the transaction; otherwise the INSERT is its own transaction. The two together are less than the least grace of timers:
+so what was accepted in time, which an INSERT stamps at its start, comes before the timer in the journal, even when its
+sender fell asleep on the way."""
 
 _READ_SECONDS = 10.0
 _ROWS_MAX = 1_000
@@ -167,7 +171,9 @@ class Journal:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._accepting = Line(settings, "accept", timeout_seconds=ACCEPT_SECONDS, pinned_plans=True)
+        self._accepting = Line(
+            settings, "accept", timeout_seconds=ACCEPT_SECONDS, idle_seconds=ACCEPT_IDLE_SECONDS, pinned_plans=True
+        )
         self._reading = Line(settings, "read", timeout_seconds=_READ_SECONDS, pinned_plans=True)
         self._accepts: Gather[Submission, Receipt | Exception] = Gather(self._flush, _ROWS_MAX)
         self._reads: Gather[UUID, Receipt | None] = Gather(self._read, _ROWS_MAX)

@@ -1,6 +1,7 @@
 """Another number of partitions, while nothing runs: one transaction, so it is done or not done, whenever it is cut off.
 
-Only what is still to be executed moves; the receipts of what is final go on naming the partition that executed it.
+Only what may still be executed moves, and failed commands are among it; receipts of whatever else is final go on naming
+the partition that executed it.
 """
 
 from redis.exceptions import RedisError
@@ -21,7 +22,8 @@ _AT_WORK = text("""
     WHERE datname = current_database() AND application_name LIKE 'souk %' AND pid <> pg_backend_pid()
 """)
 _WAITING = text("""
-    SELECT id, asset FROM commands WHERE status IN ('accepted', 'scheduled') AND id > :after ORDER BY id LIMIT :chunk
+    SELECT id, asset FROM commands WHERE status IN ('accepted', 'scheduled', 'failed') AND id > :after
+    ORDER BY id LIMIT :chunk
 """)
 _MOVE = text("""
     UPDATE commands SET partition = v.partition

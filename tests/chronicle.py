@@ -24,6 +24,7 @@ from storage.unit_of_work import Entry, UnitOfWork
 from tests.commands import acts
 from tests.commands.side_by_side import OPENED_SECONDS, SideBySide, command_of
 from tests.commands.world import START
+from workers.timers import _DUE_MAX, promotion
 
 SECONDS = (0, 0, 1, 130, 400, 3_600, 90_000)
 JOURNAL = (
@@ -115,12 +116,11 @@ class Chronicle:
         )
 
     async def pass_time(self, seconds: float, *, singly: bool = False) -> None:
-        """The timers that are due are accepted, in the order of their times, and executed."""
+        """The timers that are due are accepted as the workers' own statement does it, and executed."""
         self._moment += timedelta(seconds=seconds)
         self.now = max(self.now, self._moment)
-        due = "SELECT id FROM commands WHERE status = 'scheduled' AND run_at <= $1 ORDER BY run_at, seq"
-        for row in await self._lane.fetch(due, self._moment):
-            await self.promote(row["id"], self._moment)
+        moment = f"'{self._moment.isoformat()}'::timestamptz"
+        while await self._lane.fetch(promotion(moment, moment), 1 if singly else _DUE_MAX):
             if singly:
                 await self.execute_all()
         await self.execute_all()

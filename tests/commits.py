@@ -63,7 +63,8 @@ async def outcomes_refused(settings: Settings) -> AsyncIterator[None]:
 
 
 class Wire:
-    """Between us and PostgreSQL: `settings` lead through it. `lost` counts the answers that it lost."""
+    """Between us and PostgreSQL: `settings` lead through it. `lost` counts the answers that it lost; `held` is set when
+    it holds a COMMIT back."""
 
     def __init__(self, settings: Settings, directory: Path) -> None:
         url = settings.database_url.get_secret_value()
@@ -73,16 +74,31 @@ class Wire:
         self.settings = with_database(settings, url.replace(f"host={quote(sockets, safe='/')}", f"host={directory}"))
         self._losing = False
         self.lost = 0
+        self._holding = False
+        self.held = asyncio.Event()
+        self._released = asyncio.Event()
 
     def lose_the_answer_to_a_commit(self) -> None:
         """The next transaction is committed, and its client sees the connection break instead of hearing so."""
         self._losing = True
+
+    def hold_a_commit_back(self) -> None:
+        """The next COMMIT stays here until it is released, as if its client had fallen asleep before it."""
+        self._holding = True
+
+    def release(self) -> None:
+        """What was held back goes on."""
+        self._released.set()
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_unix_connection(self._server)
 
         async def ask() -> None:
             while words := await reader.read(CHUNK):
+                if self._holding and b"COMMIT" in words:
+                    self._holding = False
+                    self.held.set()
+                    await self._released.wait()
                 to_server.write(words)
 
         async def answer() -> None:

@@ -44,6 +44,7 @@ ITEMS = range(1, 41)
 SHOWN_MAX = 10
 _AT_WORK = "SELECT count(DISTINCT id) FROM workers WHERE split_part(id, ':', 2)::integer = ANY($1::integer[])"
 _WAITING = "SELECT count(*) FROM commands WHERE finished_at IS NULL AND status = 'accepted'"
+_UNFINISHED = "SELECT count(*) FROM commands WHERE finished_at IS NULL"
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ class Campaign:
     async def _until_final(self) -> None:
         deadline = monotonic() + RECOVERY_SECONDS
         async with self.site.connected() as connection:
-            while await connection.fetchval(_WAITING) and monotonic() < deadline:  # noqa: ASYNC110
+            while await connection.fetchval(_UNFINISHED) and monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
     async def _until_started(self) -> None:

@@ -7,6 +7,7 @@
 | one effect | a purchase that succeeded has not exactly one deal and its postings, any other command has some |
 | order | a command acknowledged before another on its item was sent is executed after it |
 | one writer | the fence of a partition fell, or two workers wrote under one, or one without the partition's row lock |
+| order of timers | likewise for two commands that were scheduled, the first of them due no later than the second |
 | linearizable | executed again one by one, in the same order, by the plainest model, an item's commands end otherwise |
 """
 
@@ -73,14 +74,29 @@ def _out_of_order(history: Sequence[Operation], facts: Facts) -> Iterator[str]:
         by_item[row.nft_id].append(row)
     for rows in by_item.values():
         earliest: Operation | None = None  # the first acknowledged of those that were executed later
+        scheduled: list[tuple[Operation, Row]] = []  # those of them that had to wait for their time, if they were told
         for row in reversed(rows):
             operation = operations.get(row.id)
             if operation is None or operation.acknowledged_at is None:
                 continue
-            if earliest is not None and (earliest.acknowledged_at or 0) < operation.sent_at:
+            if operation.was_scheduled:
+                for other, its_row in scheduled:
+                    if _is_before(other, operation) and _is_due_no_later(its_row, row):
+                        yield f"out of order: {other.id} was scheduled before {row.id} was sent, and executed after it"
+            if earliest is not None and _is_before(earliest, operation):
                 yield f"out of order: {earliest.id} was acknowledged before {row.id} was sent, and executed after it"
-            if earliest is None or operation.acknowledged_at < (earliest.acknowledged_at or 0):
+            if row.run_at is not None:
+                scheduled.append((operation, row))
+            elif earliest is None or operation.acknowledged_at < (earliest.acknowledged_at or 0):
                 earliest = operation
+
+
+def _is_before(one: Operation, other: Operation) -> bool:
+    return one.acknowledged_at is not None and one.acknowledged_at < other.sent_at
+
+
+def _is_due_no_later(one: Row, other: Row) -> bool:
+    return one.run_at is not None and other.run_at is not None and one.run_at <= other.run_at
 
 
 def _not_linear(facts: Facts) -> Iterator[str]:

@@ -25,8 +25,14 @@ class Operation:
     sent_at: float
     acknowledged_at: float | None = None
     id: str | None = None
+    run_at: datetime | None = None
     seen: list[tuple[str, str | None]] = field(default_factory=list)
     """Status and rejection code of each receipt that was read, in order."""
+
+    @property
+    def was_scheduled(self) -> bool:
+        """Whether it was told to be waiting for its time; one whose time has come by then may have waited or not."""
+        return bool(self.seen) and self.seen[0][0] == "scheduled"
 
     def note(self, receipt: Mapping[str, Any], at: float) -> None:
         if self.acknowledged_at is None:
@@ -51,6 +57,7 @@ class Row(NamedTuple):
     finished_at: datetime | None
     deals: int
     postings: int
+    run_at: datetime | None = None
 
 
 class Item(NamedTuple):
@@ -77,7 +84,7 @@ _ROWS = """
 SELECT id::text, seq, idempotency_key, kind, (payload->>'nft_id')::bigint AS nft_id, actor, payload::text, status,
     rejection->>'code', finished_at,
     (SELECT count(*) FROM deals WHERE deals.id = commands.id) AS deals,
-    coalesce(posted.count, 0) AS postings
+    coalesce(posted.count, 0) AS postings, run_at
 FROM commands
 LEFT JOIN (SELECT command_id, count(*) AS count FROM postings GROUP BY command_id) AS posted ON posted.command_id = id
 WHERE asset = ANY($1::text[]) AND kind IN ('nft.set_price', 'nft.buy', 'nft.transfer')

@@ -7,6 +7,7 @@ with the same key, of another API; a final answer is not always waited for.
 import asyncio
 import random
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
 
@@ -18,6 +19,9 @@ PAUSE_SECONDS = (0.05, 0.5)
 WAIT_SECONDS = 5
 PRICES_NANO = (10_000_000, 20_000_000, 30_000_000)
 BODY_MAX = 8
+SCHEDULED = 0.1
+"""The share of commands that are sent to be executed later: soon enough to be overdue when a fault has passed."""
+LATER_SECONDS = (0.5, 3.0)
 WEIGHTS = {"nft.buy": 45, "nft.set_price": 40, "nft.transfer": 15}
 
 
@@ -78,7 +82,10 @@ class Traders:
                 payload["price_nano"] = chance.choice((*PRICES_NANO, None))
             case "nft.transfer":
                 payload["to_user_id"] = chance.choice(self._users)
-        return Operation(key, kind, nft_id, actor, payload, monotonic())
+        run_at = None
+        if chance.random() < SCHEDULED:
+            run_at = datetime.now(UTC) + timedelta(seconds=chance.uniform(*LATER_SECONDS))
+        return Operation(key, kind, nft_id, actor, payload, monotonic(), run_at=run_at)
 
     async def _submit(self, operations: Sequence[Operation], chance: random.Random, *, wait: bool) -> None:
         """Until each is acknowledged, or patience ends."""
@@ -107,13 +114,22 @@ class Traders:
         seconds = WAIT_SECONDS if wait else 0
         if len(operations) > 1:
             submissions: list[Submission] = [
-                {"kind": one.kind, "actor": one.actor, "payload": one.payload, "idempotency_key": one.key}
+                {
+                    "kind": one.kind,
+                    "actor": one.actor,
+                    "payload": one.payload,
+                    "idempotency_key": one.key,
+                    "run_at": one.run_at,
+                }
                 for one in operations
             ]
             return await client.submit_many(submissions, wait=seconds)
         [one] = operations
         try:
-            return [await client.submit(one.kind, one.payload, actor=one.actor, key=one.key, wait=seconds)]
+            receipt = await client.submit(
+                one.kind, one.payload, actor=one.actor, key=one.key, run_at=one.run_at, wait=seconds
+            )
+            return [receipt]
         except (Problem, Unreachable) as error:
             return [error]
 

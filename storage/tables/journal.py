@@ -55,7 +55,7 @@ commands = Table(
         name="finished",
     ),
     Index("commands_claim_idx", "partition", "seq", postgresql_where=text("status = 'accepted'")),
-    Index("commands_timer_idx", "run_at", postgresql_where=text("status = 'scheduled'")),
+    Index("commands_timer_idx", "run_at", "seq", postgresql_where=text("status = 'scheduled'")),
     Index("commands_actor_idx", "actor", "id"),
     Index("commands_secrets_idx", "id", postgresql_where=text("secrets IS NOT NULL")),
     Index(

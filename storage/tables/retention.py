@@ -1,6 +1,6 @@
 """What is kept of the past, and how far the upkeep has come."""
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, SmallInteger, Table, Text, Uuid
+from sqlalchemy import BigInteger, CheckConstraint, Column, Index, SmallInteger, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSON
 
 from storage.tables.base import HOT, Moment, metadata
@@ -25,6 +25,7 @@ archived_commands = Table(
     Column("result", JSON),
     Column("rejection", JSON),
     CheckConstraint("status IN ('succeeded', 'rejected', 'cancelled', 'expired')", name="status"),
+    Index("archived_commands_actor_idx", "actor", "id"),
 )
 
 # One row for each walk through a table: the id up to which it has come. That of `deleted` is no walk's: commands up to

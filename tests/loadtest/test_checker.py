@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -192,6 +192,19 @@ def test_the_checker_asks_who_wrote() -> None:
     history, facts = told(*TRUE_STORY)
     unknown = dataclasses.replace(facts, writing=Writing([]))
     assert [found for found in violations(history, unknown) if found.startswith("two writers")]
+
+
+@pytest.mark.parametrize(("seconds", "found"), [(1, True), (0, True), (-1, False)])
+def test_of_two_scheduled_commands_the_one_that_is_due_no_later_comes_first(seconds: int, found: bool) -> None:
+    """The second of them is due so many seconds after the first."""
+    history, facts = told(TRUE_STORY[0], TRUE_STORY[0])
+    times = [DONE_AT, DONE_AT + timedelta(seconds=seconds)]
+    for operation in history:
+        operation.seen.insert(0, ("scheduled", None))
+    rows = [row._replace(run_at=run_at) for row, run_at in zip(facts.rows, times, strict=True)]
+    assert violations(history, dataclasses.replace(facts, rows=rows)) == []
+    lies = violations(history, dataclasses.replace(facts, rows=rows[::-1]))
+    assert any(lie.startswith("out of order: id 0 was scheduled before id 1") for lie in lies) == found
 
 
 STEPS = st.lists(

@@ -39,6 +39,7 @@ class Mutant(NamedTuple):
 _BATCHES = "tests/workers/test_lanes.py::"
 _COMMITS = "tests/workers/test_commits.py::"
 _AUCTIONS = "tests/commands/test_auctions.py::"
+_TIMERS = "tests/workers/test_timers.py::"
 _FAULTS = "tests/system/test_faults.py::"
 
 MUTANTS = (
@@ -326,5 +327,23 @@ MUTANTS = (
         (Patch("workers/worker.py", "            self._sweeper.run(),\n", ""),),
         ("tests/system/test_faults.py::test_redis_killed_and_started_again_in_the_middle_loses_and_repeats_nothing",),
         seconds=40,
+    ),
+    Mutant(
+        "M16",
+        "the order of timers",
+        "Scheduled commands that are overdue are executed in any order.",
+        # The order is one that SQL permits where none is asked for.
+        (Patch("workers/timers.py", "SELECT id FROM due ORDER BY run_at, seq", "SELECT id FROM due ORDER BY id"),),
+        (
+            f"{_TIMERS}test_overdue_commands_are_accepted_in_the_order_of_their_times_whatever_the_plan",
+            f"{_TIMERS}test_an_item_whose_price_is_cleared_and_then_set_ends_listed_however_late_it_comes",
+        ),
+    ),
+    Mutant(
+        "M16b",
+        "the wait for another worker's timers",
+        "Commands of an asset are executed before earlier ones of it are there to be seen.",
+        (Patch("workers/timers.py", "LIMIT $1 FOR UPDATE\n", "LIMIT $1 FOR UPDATE SKIP LOCKED\n"),),
+        (f"{_TIMERS}test_a_worker_does_not_overtake_one_that_has_not_committed",),
     ),
 )

@@ -1,15 +1,20 @@
 """Accepting: durable, once for each key, in order, within limits."""
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from commands.terms import TIMER_GRACE_MIN_SECONDS, Terms
 from storage.database import Connection, Unavailable, is_weather
 from storage.journal import (
+    ACCEPT_IDLE_SECONDS,
+    ACCEPT_SECONDS,
     Journal,
     KeyReused,
     Overloaded,
@@ -20,6 +25,8 @@ from storage.journal import (
     partition_of,
 )
 from storage.settings import Settings
+from tests.commits import wire_to
+from tests.deadline import eventually
 from tests.installation import Installer, connected
 from tests.journal import accept, submission
 from tests.market import buy, register, set_price
@@ -208,3 +215,37 @@ async def test_a_repeated_key_is_answered_when_limits_are_reached(installer: Ins
     assert again == first._replace(replayed=True)
     assert isinstance(other, TooManyUnfinished)
     await journal.close()
+
+
+async def test_a_command_whose_sender_slept_past_the_timer_it_precedes_is_not_accepted(
+    settings: Settings, lane: Connection
+) -> None:
+    """Through PgBouncer the COMMIT is a message of its own, which may come late: stamped in time, committed after the
+    timer. A repeat takes its place, with a stamp of its own."""
+    async with wire_to(settings.model_copy(update={"pgbouncer": True})) as wire:
+        journal = Journal(wire.settings)
+        await accept(journal, settings, register(1))
+        wire.hold_a_commit_back()
+        accepting = asyncio.create_task(journal.accept([submission(settings, register(2))]))
+        await wire.held.wait()
+        held_at = await lane.fetchval("SELECT clock_timestamp()")
+
+        async def the_timer_may_run() -> bool:
+            grace = timedelta(seconds=settings.timer_grace_seconds)
+            return await lane.fetchval("SELECT clock_timestamp() > $1", held_at + grace) is True
+
+        await eventually(the_timer_may_run)
+        wire.release()
+        with suppress(Unavailable):  # where the machine is too busy for the repeat to be in time
+            await accepting
+        await journal.close()
+    assert (
+        await lane.fetchval("SELECT count(*) FROM commands WHERE asset = 'user:2' AND accepted_at <= $1", held_at) == 0
+    )
+
+
+def test_accepting_takes_less_than_the_least_grace_of_timers() -> None:
+    assert ACCEPT_SECONDS + ACCEPT_IDLE_SECONDS < TIMER_GRACE_MIN_SECONDS
+    assert Terms().timer_grace_seconds >= TIMER_GRACE_MIN_SECONDS
+    with pytest.raises(ValidationError, match="timer_grace_seconds"):
+        Terms(timer_grace_seconds=TIMER_GRACE_MIN_SECONDS - 1)

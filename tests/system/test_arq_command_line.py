@@ -12,12 +12,12 @@ from types import EllipsisType
 import pytest
 from pydantic import SecretStr
 
+from loadtest.faults.redises import RedisNode
 from storage.embedded import EmbeddedRedis
 from storage.queue import connect_redis
 from tests.deadline import eventually
 from tests.installation import Installer, connected
 from tests.market import TON, buy, fund, receive, register, set_price
-from loadtest.faults.redises import RedisNode
 from tests.system.site import STOP_SECONDS, Site, account_locked, end, site_of, until_waiting
 from workers.health import HEALTH_LASTS_SECONDS, health_key
 
