@@ -15,7 +15,7 @@ from redis import Redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import RedisError
 
-from storage.child import Account, _spawn
+from storage.child import spawn
 from storage.embedded import find_redis
 from storage.queue import Queue, connect_redis
 from tests.system.site import Site
@@ -47,7 +47,7 @@ class RedisNode:
         words = [word for name, value in settings.items() for word in (f"--{name}", *value.split())]
         with (self.directory / "log").open("ab") as log:
             command: list[str | Path] = [binary, *options, *words]
-            self._process = _spawn(command, self.directory, Account.current(), signal.SIGKILL, log.fileno())
+            self._process, _ = spawn(command, signal.SIGKILL, cwd=self.directory, stdout=log, stderr=log)
         until(self.answers, f"{self.directory.name} does not answer")
 
     def answers(self) -> bool:
