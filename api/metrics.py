@@ -29,7 +29,7 @@ _METHODS = ("GET", "HEAD", "POST", "DELETE")
 _ENDINGS = ("succeeded", "rejected", "failed", "expired")
 # A worker's id begins with its host, which is nobody's business; its end tells it from the others.
 _WORKERS = text("""
-    SELECT substring(id FROM '[^:]*$') AS name, batches, round_trips, succeeded, rejected, failed, expired,
+    SELECT substring(id FROM '[^:]*$') AS name, by_locks, batches, round_trips, succeeded, rejected, failed, expired,
         (SELECT count(*) FROM partitions WHERE owner = workers.id) AS partitions
     FROM workers WHERE alive_until > clock_timestamp() ORDER BY id
 """)
@@ -144,13 +144,19 @@ class Metrics(Collector):
         yield GaugeMetricFamily("souk_webhook_deliveries_waiting", "Deliveries to the others", webhooks.waiting)
         yield GaugeMetricFamily("souk_webhook_oldest_seconds", "Age of the oldest of these", webhooks.oldest_seconds)
         leases = GaugeMetricFamily("souk_worker_partitions", "Partitions a worker drains", labels=["worker"])
+        by_locks = GaugeMetricFamily(
+            "souk_worker_by_locks",
+            "Whether the locks in Redis tell a worker who is gone; if not, the signs of life in PostgreSQL do",
+            labels=["worker"],
+        )
         batches = CounterMetricFamily("souk_worker_batches", "Transactions of a worker", labels=["worker"])
         trips = CounterMetricFamily("souk_worker_round_trips", "Its statements", labels=["worker"])
         outcomes = CounterMetricFamily("souk_worker_outcomes", "Its outcomes", labels=["worker", "status"])
         for worker in seen.workers:
             leases.add_metric([worker.name], worker.partitions)
+            by_locks.add_metric([worker.name], worker.by_locks)
             batches.add_metric([worker.name], worker.batches)
             trips.add_metric([worker.name], worker.round_trips)
             for status in _ENDINGS:
                 outcomes.add_metric([worker.name, status], getattr(worker, status))
-        yield from (leases, batches, trips, outcomes)
+        yield from (leases, by_locks, batches, trips, outcomes)

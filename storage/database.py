@@ -22,6 +22,8 @@ else:
 CONNECT_SECONDS = 5.0
 _CLOSE_SECONDS = 1.0
 _CHECK_INTERVAL = "500ms"
+_ASLEEP = 0.8
+"""Of a lock's life: how long a client may do nothing in a transaction."""
 
 # Joins of short arrays with hot, bloated tables flip to whole-table plans at a factor of seven; these statements are
 # written for index look-ups, planned once.
@@ -48,15 +50,15 @@ class Unavailable(Exception):
 async def connect(settings: Settings, name: str, *, timeout_seconds: float, pinned_plans: bool = False) -> Connection:
     """A connection of its own, at most one statement at a time, each bounded by the timeout on both sides.
 
-    A transaction whose client falls asleep is ended by the server within the lease, one whose client is gone within a
-    second, even while it waits for a lock: what it has locked is the next owner's.
+    A transaction whose client falls asleep is ended by the server before a worker's locks would end, one whose client
+    is gone within a second, even while it waits for a lock: what it has locked is the next owner's.
     Raises Unavailable when the installation has another number of partitions by now.
     """
     session = {
         "jit": "off",
         "synchronous_commit": "on",  # what was acknowledged survives a crash, whatever the database's own default
         "statement_timeout": f"{int(timeout_seconds * 1000)}",
-        "idle_in_transaction_session_timeout": f"{int(settings.lease_seconds * 1000)}",
+        "idle_in_transaction_session_timeout": f"{int(settings.lock_seconds * _ASLEEP * 1000)}",
         "client_connection_check_interval": _CHECK_INTERVAL,
     }
     connection: Connection = await asyncpg.connect(

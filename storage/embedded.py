@@ -136,8 +136,9 @@ class EmbeddedRedis(Server):
     title = "Redis"
     stop_signal = signal.SIGTERM
 
-    def __init__(self, data_dir: Path, server: Path | Literal["find", "fake"] = "find") -> None:
+    def __init__(self, data_dir: Path, server: Path | Literal["find", "fake"] = "find", *, databases: int = 16) -> None:
         super().__init__(data_dir)
+        self.databases = databases
         self.server = (find_redis() or "fake") if server == "find" else server
 
     @property
@@ -166,7 +167,11 @@ class EmbeddedRedis(Server):
             command: list[str | Path] = [sys.executable, "-m", "storage.fake_redis", self._port_file]
         else:
             self.make_sockets()
-            settings = REDIS_SETTINGS | {"unixsocket": str(self._socket), "dir": str(self.directory)}
+            settings = REDIS_SETTINGS | {
+                "unixsocket": str(self._socket),
+                "dir": str(self.directory),
+                "databases": str(self.databases),
+            }
             command = [self.server, *(part for name, value in settings.items() for part in (f"--{name}", value))]
         self.spawn(command, self.directory, self.stop_signal)
         self.wait_until(self._answers)

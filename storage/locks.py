@@ -8,7 +8,8 @@ lease is renewed; when its holder dies the lease ends by itself. Who waits is wo
 within a process. It is reentrant for its owner, the current task unless named otherwise. It fails closed: when Redis
 does not answer, the lock is not held.
 
-Whatever a process wants of its locks in one moment travels in one script call, so fifty tasks cost one round trip.
+Whatever a process wants of its locks in one moment travels in one script call (storage/lock_calls.py), so fifty tasks
+cost one round trip; and when one lock is due for renewal, all are renewed with it.
 
     LockError
     ├── LockTimeout       somebody else held a key all the time
@@ -17,122 +18,59 @@ Whatever a process wants of its locks in one moment travels in one script call, 
 """
 
 import asyncio
-import hashlib
 import itertools
 import logging
 import secrets
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import NamedTuple, Self, cast
+from typing import NamedTuple, Self
 
 from redis.asyncio.client import Redis
-from redis.asyncio.connection import Connection
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from storage.gather import Gather
+from storage.lock_calls import (
+    CHANNEL,
+    PREFIX,
+    SEPARATOR,
+    Answer,
+    LockCalls,
+    LockError,
+    LockUnavailable,
+    Operation,
+)
 from storage.notices import Listener
-from storage.redis import REDIS_SECONDS, connections
+from storage.redis import REDIS_SECONDS
 from storage.tasks import end
+
+__all__ = ["Held", "Lock", "LockError", "LockLost", "LockTimeout", "LockUnavailable", "Locks", "Seen"]
 
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 5.0
 WAIT_SECONDS = 10.0
 
-_CHANNEL = "souk:unlocked"
-_LEASE_MIN_SECONDS = 0.5
+_LEASE_MIN_SECONDS = 0.4
 _RENEW_SECONDS = 0.1
 _KEYS_MAX = 1_000
 """Keys of one lock."""
 _FLUSH_MAX = 50
 _WITHOUT_NOTICES_SECONDS = 0.05
-_SEPARATOR = "\x1f"
-
-# All keys share a slot of a Redis Cluster, so that several can be taken at once.
-_PREFIX = "souk:{lock}:"
-_FENCE = _PREFIX + "fence"
-
-# Operations one after another: name, token, lease in ms, number of keys. The fence follows the clock, so that it grows
-# even when Redis has lost everything.
-_SCRIPT = """
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-local fence, freed, answers = nil, {}, {}
-local key = 2
-for arg = 2, #ARGV, 4 do
-    local op, token, lease, last = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], key + ARGV[arg + 3] - 1
-    local answer = {0, 0}
-    if op == 'take' then
-        for i = key, last do
-            if redis.call('EXISTS', KEYS[i]) == 1 then
-                answer = {i - key + 1, redis.call('PTTL', KEYS[i])}
-                break
-            end
-        end
-        if answer[1] == 0 then
-            fence = math.max(now, (fence or tonumber(redis.call('GET', KEYS[1]) or 0)) + 1)
-            for i = key, last do redis.call('SET', KEYS[i], token, 'PX', lease) end
-            answer = {0, fence}
-        end
-    else
-        for i = key, last do
-            if redis.call('GET', KEYS[i]) ~= token then
-                answer = {i - key + 1, 0}
-            elseif op == 'renew' then
-                redis.call('PEXPIRE', KEYS[i], lease)
-            else
-                redis.call('DEL', KEYS[i])
-                freed[#freed + 1] = KEYS[i]
-            end
-        end
-    end
-    answers[#answers + 1] = answer
-    key = last + 1
-end
-if fence then redis.call('SET', KEYS[1], string.format('%.0f', fence)) end
-if #freed > 0 then redis.call('PUBLISH', ARGV[1], table.concat(freed, '\\31')) end
-return answers
-"""
-
-
-_SCRIPT_SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
-
-
-class LockError(Exception):
-    """The lock is not held."""
+_NOTHING = Operation("tell", "", 0, ())
 
 
 class LockTimeout(LockError):
     """Somebody else held a key all the time that was to be waited."""
 
 
-class LockUnavailable(LockError):
-    """Redis did not answer."""
-
-
 class LockLost(LockError):
     """The lease ended while the lock was thought to be held."""
 
 
-class _Operation(NamedTuple):
-    name: str
-    token: str
-    lease_ms: int
-    keys: Sequence[str]
-
-
-class _Answer(NamedTuple):
-    """`blocked_by` is 0, or the number (from 1) of the key that somebody else has; `value` then is what is left of that
-    lease in ms, otherwise the fence."""
-
-    blocked_by: int
-    value: int
-
-
 class Held:
-    """Keys that are held. `fence` is larger for each later holder of a key."""
+    """Keys that are held. `fence` is larger for each later holder of a key; `lost` says that Redis gave one away."""
 
     def __init__(self, keys: Sequence[str], token: str, lease_seconds: float) -> None:
         self.keys = keys
@@ -140,6 +78,7 @@ class Held:
         self.lease_seconds = lease_seconds
         self.fence = 0
         self.until = 0.0
+        self.lost = False
 
     def check(self) -> None:
         """Raises LockLost when the lease may have ended."""
@@ -147,21 +86,30 @@ class Held:
             raise LockLost(*self.keys)
 
 
-class Locks:
-    """The locks of one process."""
+class Seen(NamedTuple):
+    """What a look at keys found: the seconds left of those that somebody holds, and for how many seconds this Redis
+    has known the locks without a break: emptied, restarted or failed over a moment ago, it may have forgotten some."""
 
-    def __init__(self, redis: Redis) -> None:
+    left_seconds: dict[str, float]
+    known_seconds: float
+
+
+class Locks:
+    """The locks of one process. `answer_seconds` is how long Redis is waited for."""
+
+    def __init__(self, redis: Redis, *, answer_seconds: float = REDIS_SECONDS) -> None:
         self._redis = redis
-        self._pool = connections(redis, _FENCE)
-        self._connection: Connection | None = None
+        self._calls = LockCalls(redis, answer_seconds)
+        self._watchers: list[Callable[[Sequence[str]], None]] = []
         self._name = secrets.token_hex(8)
         self._numbers = itertools.count(1)
-        self._operations: Gather[_Operation, _Answer] = Gather(self._flush, _FLUSH_MAX)
-        self._notices = Listener(redis, _CHANNEL, self._heard)
+        self._operations: Gather[Operation, Answer] = Gather(self._calls, _FLUSH_MAX)
+        self._notices = Listener(redis, CHANNEL, self._heard)
         self._held: dict[str, Held] = {}
         self._owned: defaultdict[Hashable, dict[str, Held]] = defaultdict(dict)
         self._waiting: defaultdict[str, list[asyncio.Event]] = defaultdict(list)
         self._services: list[asyncio.Task[None]] = []
+        self._complained = False
 
     async def __aenter__(self) -> Self:
         self._services = [asyncio.create_task(self._notices.run()), asyncio.create_task(self._renew())]
@@ -172,7 +120,7 @@ class Locks:
     ) -> None:
         await end(self._services)
         await self._operations.close()
-        await self._drop()
+        await self._calls.close()
 
     async def ping(self) -> bool:
         """Whether Redis answers. Raises LockUnavailable, naming the server."""
@@ -205,13 +153,45 @@ class Locks:
             async with asyncio.timeout(wait_seconds):
                 await self._wait_for(held)
         except BaseException as error:
-            self._free(held)  # an answer that was not waited for may be yes
+            self._send("free", [held])  # an answer that was not waited for may be yes
             if isinstance(error, TimeoutError):
                 raise LockTimeout(*keys) from None
             raise
         self._held[held.token] = held
         self._owned[owner].update(dict.fromkeys(keys, held))
         return held
+
+    async def take_free(self, keys: Sequence[str], owner: Hashable, lease_seconds: float) -> dict[str, Held]:
+        """Takes those of the keys that nobody holds, each by itself, all in one round trip, without waiting for the
+        others. Raises LockUnavailable."""
+        helds = [Held([key], f"{self._name}:{next(self._numbers)}", lease_seconds) for key in keys]
+        asked_at = asyncio.get_running_loop().time()
+        lease_ms = int(lease_seconds * 1000)
+        try:
+            answers = await self._operations.add([Operation("take", held.token, lease_ms, held.keys) for held in helds])
+        except BaseException:
+            self._send("free", helds)  # an answer that was not waited for may be yes
+            raise
+        taken = {}
+        for key, held, answer in zip(keys, helds, answers, strict=True):
+            if not answer.number:
+                held.fence, held.until = answer.value, asked_at + lease_seconds
+                self._held[held.token] = self._owned[owner][key] = taken[key] = held
+        return taken
+
+    async def look(self, keys: Sequence[str]) -> Seen:
+        """Looks which of the keys somebody holds. Raises LockUnavailable."""
+        answers = await self._operations.add([Operation("look", "", 0, [key]) for key in keys] or [_NOTHING])
+        left = {key: max(answer.value, 0) / 1000 for key, answer in zip(keys, answers, strict=False) if answer.number}
+        return Seen(left, self._calls.known_seconds)
+
+    def tell(self, *keys: str) -> None:
+        """Publishes the keys, as though they had been freed, without waiting."""
+        self._send("tell", [Held(keys, "", 0)])
+
+    def watch(self, watcher: Callable[[Sequence[str]], None]) -> None:
+        """Tells the watcher of keys that were freed, by whomever, and of those that this process has lost."""
+        self._watchers.append(watcher)
 
     def owned(self, owner: Hashable) -> dict[str, Held]:
         """What the owner holds, by key."""
@@ -226,10 +206,11 @@ class Locks:
             owned.pop(key, None)
         if not owned:
             del self._owned[owner]
-        self._free(held)
+        self._send("free", [held])
 
-    def _free(self, held: Held) -> None:
-        answer = self._operations.add([_Operation("free", held.token, 0, held.keys)])
+    def _send(self, name: str, helds: Sequence[Held]) -> None:
+        """Asks without waiting for the answer."""
+        answer = self._operations.add([Operation(name, held.token, 0, held.keys) for held in helds])
         answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
 
     async def _wait_for(self, held: Held) -> None:
@@ -246,11 +227,11 @@ class Locks:
                         await asyncio.wait_for(turn.wait(), pause)
                 turn.clear()
                 asked_at = asyncio.get_running_loop().time()
-                answer = await self._ask(_Operation("take", held.token, int(held.lease_seconds * 1000), held.keys))
-                if not answer.blocked_by:
+                answer = await self._ask(Operation("take", held.token, int(held.lease_seconds * 1000), held.keys))
+                if not answer.number:
                     held.fence, held.until = answer.value, asked_at + held.lease_seconds
                     return
-                self._pass_on(held.keys, turn, except_for=held.keys[answer.blocked_by - 1])
+                self._pass_on(held.keys, turn, except_for=held.keys[answer.number - 1])
                 behind = True
                 left = answer.value / 1000 + 0.001
                 pause = left if self._notices.connected else min(left, _WITHOUT_NOTICES_SECONDS)
@@ -272,63 +253,45 @@ class Locks:
                 queue[behind].set()
 
     def _heard(self, message: str) -> None:
-        for key in message.split(_SEPARATOR):
-            queue = self._waiting.get(key.removeprefix(_PREFIX))
+        keys = [key.removeprefix(PREFIX) for key in message.split(SEPARATOR)]
+        for key in keys:
+            queue = self._waiting.get(key)
             if queue:
                 queue[0].set()
+        for watcher in self._watchers:
+            watcher(keys)
 
-    async def _ask(self, operation: _Operation) -> _Answer:
+    async def _ask(self, operation: Operation) -> Answer:
         return (await self._operations.add([operation]))[0]
 
-    async def _flush(self, operations: list[_Operation]) -> list[_Answer]:
-        keys, arguments = [_FENCE], [_CHANNEL]
-        for operation in operations:
-            keys += [_PREFIX + key for key in operation.keys]
-            arguments += [operation.name, operation.token, str(operation.lease_ms), str(len(operation.keys))]
-        try:
-            async with asyncio.timeout(REDIS_SECONDS):
-                answers = await self._call([str(len(keys)), *keys, *arguments])
-        except (RedisError, OSError, TimeoutError) as error:
-            await self._drop()
-            raise LockUnavailable(str(error)) from error
-        return [_Answer(*answer) for answer in answers]
-
-    async def _call(self, arguments: list[str]) -> list[list[int]]:
-        """The script on a connection of our own: the client's way through its pool costs as much as the round trip."""
-        if self._connection is None:
-            self._connection = await self._pool.get_connection()
-            self._connection.socket_timeout = None  # a second time-out, and a task for each word sent
-        connection = self._connection
-        try:
-            await connection.send_packed_command(_packed("EVALSHA", _SCRIPT_SHA, *arguments), check_health=False)
-            return cast("list[list[int]]", await connection.read_response())
-        except NoScriptError:
-            await connection.send_packed_command(_packed("EVAL", _SCRIPT, *arguments), check_health=False)
-            return cast("list[list[int]]", await connection.read_response())
-
-    async def _drop(self) -> None:
-        """Forget a connection whose answers may be somebody else's by now."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.disconnect(nowait=True)
-            connection.socket_timeout = REDIS_SECONDS
-            await self._pool.release(connection)
-
     async def _renew(self) -> None:
-        """Renew what is held, at a third of its lease."""
+        """Renews all that is held as soon as a third of one lease has passed."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_RENEW_SECONDS)
             now = loop.time()
-            due = [held for held in self._held.values() if held.until - now < held.lease_seconds * 2 / 3]
-            operations = [_Operation("renew", held.token, int(held.lease_seconds * 1000), held.keys) for held in due]
-            try:
-                answers = await self._operations.add(operations) if operations else []
-            except LockUnavailable as error:
-                logger.warning("leases are not renewed: %s", error)
+            helds = [held for held in self._held.values() if not held.lost]
+            if not any(held.until - now < held.lease_seconds * 2 / 3 for held in helds):
                 continue
-            for held, answer in zip(due, answers, strict=True):
-                held.until = now if answer.blocked_by else now + held.lease_seconds
+            operations = [Operation("renew", held.token, int(held.lease_seconds * 1000), held.keys) for held in helds]
+            try:
+                answers = await self._operations.add(operations)
+            except LockUnavailable as error:
+                self._complain(error)
+                continue
+            self._complain(None)
+            for held, answer in zip(helds, answers, strict=True):
+                held.lost = bool(answer.number)
+                held.until = now if held.lost else now + held.lease_seconds
+            lost = [key for held in helds if held.lost and held.token in self._held for key in held.keys]
+            for watcher in self._watchers if lost else ():
+                watcher(lost)
+
+    def _complain(self, error: LockUnavailable | None) -> None:
+        """Logs when locks begin and cease to go without renewal."""
+        if (error is not None) != self._complained:
+            self._complained = error is not None
+            logger.warning("locks are not renewed: %s", error) if error else logger.warning("locks are renewed again")
 
 
 class Lock:
@@ -359,11 +322,3 @@ class Lock:
         if self._taken is not None:
             taken, self._taken = self._taken, None
             self._locks.free(self._owner, taken)
-
-
-def _packed(*words: str) -> bytes:
-    """A command in Redis' protocol."""
-    parts = [f"*{len(words)}"]
-    for word in words:
-        parts += (f"${len(word) if word.isascii() else len(word.encode())}", word)
-    return ("\r\n".join(parts) + "\r\n").encode()

@@ -35,8 +35,8 @@ class Settings(BaseSettings, Terms):
     """Commands in one transaction: larger batches share a commit among more, and hold their locks longer."""
     lanes: Annotated[int, Field(ge=1, le=16)] = 2
     """Batches a worker process has under way at once: while one waits for PostgreSQL, another decides."""
-    lease_seconds: Annotated[float, Field(ge=0.5, le=300)] = 5
-    """How long a silent worker keeps its partitions."""
+    lease_seconds: Annotated[float, Field(ge=1, le=300)] = 3
+    """How long a silent worker keeps its partitions while Redis is away; its locks in Redis last two fifths as long."""
     backlog_max: Annotated[int, Field(ge=1)] = 100_000
     """Accepted commands that may wait for execution before submissions are refused with 503."""
     actor_unfinished_max: Annotated[int, Field(ge=1)] = 1_000
@@ -78,6 +78,11 @@ class Settings(BaseSettings, Terms):
     """The pauses after each failure of a delivery; the last is repeated."""
     webhook_give_up_seconds: Annotated[float, Field(gt=0)] = 259_200
     """After how long a delivery that fails is given up, and its endpoint disabled."""
+
+    @property
+    def lock_seconds(self) -> float:
+        """How long a worker's locks last that it does not renew."""
+        return 0.4 * self.lease_seconds
 
     @field_validator("database_url", "read_database_url")
     @classmethod

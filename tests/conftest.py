@@ -9,7 +9,7 @@ from storage.database import Connection, connect
 from storage.embedded import EmbeddedPostgres, EmbeddedRedis
 from storage.journal import Journal
 from storage.settings import Settings
-from tests.installation import Installer
+from tests.installation import REDIS_DATABASES, Installer
 
 
 def pytest_collection_finish() -> None:
@@ -34,7 +34,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedd
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as server:
+    with EmbeddedRedis(tmp_path_factory.mktemp("redis"), databases=REDIS_DATABASES) as server:
         yield server
 
 

@@ -15,7 +15,8 @@ from storage.settings import Settings, load_settings
 PASSWORD = "canary-of-the-database-password"
 """The embedded server asks for none, so any will do; it must never be seen in an answer or a log."""
 
-_REDIS_DATABASES = 16
+REDIS_DATABASES = 1_000
+"""One for each installation, as installations need: their partitions and locks have the same names."""
 
 
 class Installer:
@@ -45,7 +46,7 @@ class Installer:
         return with_database(settings, database_url(self._postgres, await self._create(source)))
 
     def _settings(self, database: str, **settings: Any) -> Settings:
-        redis_url = f"{self._redis.url}?db={self._count % _REDIS_DATABASES}"
+        redis_url = f"{self._redis.url}?db={self._count % REDIS_DATABASES}"
         return load_settings(
             database_url=SecretStr(database_url(self._postgres, database)), redis_url=SecretStr(redis_url), **settings
         )

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from storage.database import connect
 from storage.hints import Hints
+from storage.locks import Locks, LockTimeout
 from storage.notices import Listener
 from storage.queue import (
     BELLS_CHANNEL,
@@ -34,10 +35,11 @@ from storage.queue import (
 )
 from storage.settings import Settings
 from storage.tasks import end
+from storage.unit_of_work import Fenced
 from workers.batch import Batch, run_batch
 from workers.couriers import Couriers
 from workers.lanes import STATEMENT_SECONDS, Lanes
-from workers.leases import Leases
+from workers.leases import Leases, borrowed
 from workers.retention import Retention
 from workers.sweeper import Sweeper
 from workers.timers import Timers
@@ -54,23 +56,28 @@ _BATCH_SECONDS = 5.0
 _HEARTBEAT_SECONDS = 1.0
 
 _PLACE = "SELECT partition, status FROM commands WHERE id = $1"
-_FENCE = "SELECT fence FROM partitions WHERE id = $1"
+_AGAIN_SECONDS = 0.05
 
 
 async def execute(ctx: dict[str, Any], command_id: str) -> str | None:
-    """Bring one command to its outcome, and those accepted before it in its partition. Returns its status.
+    """Brings one command to its outcome, and those accepted before it in its partition. Returns its status.
 
-    `ctx["settings"]` are the Settings. Runs beside our own workers: the partition's row serialises them.
+    `ctx["settings"]` are the Settings. Where one of our own workers drains the partition, it is waited for: the lease
+    says who may execute, here as there.
     """
     settings: Settings = ctx["settings"]
     connection = await connect(settings, "execute", timeout_seconds=STATEMENT_SECONDS, pinned_plans=True)
     try:
-        while True:
-            row = await connection.fetchrow(_PLACE, UUID(command_id))
-            if row is None or row["status"] != "accepted":
-                return None if row is None else str(row["status"])
-            fence = await connection.fetchval(_FENCE, row["partition"])
-            await run_batch(connection, settings, {row["partition"]: fence}, settings.batch_max)
+        async with Locks(ctx["redis"], answer_seconds=settings.lock_seconds / 2) as locks:
+            while True:
+                row = await connection.fetchrow(_PLACE, UUID(command_id))
+                if row is None or row["status"] != "accepted":
+                    return None if row is None else str(row["status"])
+                try:
+                    async with borrowed(connection, locks, settings, row["partition"]) as fence:
+                        await run_batch(connection, settings, {row["partition"]: fence}, settings.batch_max)
+                except (LockTimeout, Fenced):
+                    await asyncio.sleep(_AGAIN_SECONDS)
     finally:
         await connection.close()
 
@@ -98,7 +105,8 @@ class SoukWorker(Worker):
         queue = Queue(redis)
         self._hints = Hints(queue)
         self._lanes = Lanes(settings, self._finish)
-        self._leases = Leases(settings, worker_id, self._lanes)
+        self._locks = Locks(redis, answer_seconds=settings.lock_seconds / 2)
+        self._leases = Leases(settings, worker_id, self._lanes, self._locks)
         self._bells = Listener(redis, BELLS_CHANNEL, self._heard)
         self._sweeper = Sweeper(
             settings, queue, self._lanes.fences.keys, self._lanes.ring, lambda: self._bells.connected
@@ -116,7 +124,6 @@ class SoukWorker(Worker):
         if self.on_startup:
             await self.on_startup(self.ctx)
         services = [
-            self._leases.run(),
             self._bells.run(),
             self._sweeper.run(),
             self._timers.run(),
@@ -126,15 +133,19 @@ class SoukWorker(Worker):
             self._beat(),
         ]
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self._locks, asyncio.TaskGroup() as group:
+                leasing = group.create_task(self._leases.run())
                 running = [group.create_task(service) for service in services]
                 lanes = [group.create_task(self._lanes.run_lane(number)) for number in range(self._lane_count)]
                 self.tasks = {f"lane {number}": lane for number, lane in enumerate(lanes)}
-                await asyncio.wait(lanes)
+                try:
+                    await asyncio.wait(lanes)
+                finally:
+                    self._lanes.stop()
+                    await end([leasing])
+                    await self._leases.leave()
                 await end(running)
         finally:
-            self._lanes.stop()
-            await self._leases.leave()
             await self._hints.close()
 
     def handle_sig_wait_for_completion(self, signum: signal.Signals) -> None:

@@ -86,6 +86,8 @@ workers = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("alive_until", Moment, nullable=False),
+    # Whether its locks in Redis tell it who is gone, or the signs of life here.
+    Column("by_locks", Boolean, nullable=False, server_default=false()),
     *(Column(name, BigInteger, nullable=False) for name in ("batches", "commands", "round_trips")),
     # How its commands ended.
     *(

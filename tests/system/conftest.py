@@ -19,7 +19,7 @@ from tests.system.upstack import SMALL, Up
 
 __all__ = ["on", "run"]
 
-LEASE_SECONDS = 1.0
+LEASE_SECONDS = 1.5
 IMPATIENT: dict[str, Any] = {
     "gateway_timeout_seconds": 1.0,
     "gateway_backoff_seconds": 0.1,

@@ -240,7 +240,7 @@ async def test_hot_queries_use_their_indexes(journal: Journal, lane: Connection,
 
 
 async def test_a_sleeper_in_a_batch_loses_its_locks_within_the_lease(installer: Installer) -> None:
-    settings = await installer.install(lease_seconds=0.5)
+    settings = await installer.install(lease_seconds=1)
     sleeper = await connect(settings, "sleeper", timeout_seconds=10)
     heir = await connect(settings, "heir", timeout_seconds=10)
     async with UnitOfWork(sleeper, settings) as work:

@@ -1,15 +1,12 @@
-"""What goes on beside the lanes: leases, the sweeper, timers."""
+"""What goes on beside the lanes: the sweeper, timers."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from storage.database import Connection
 from storage.journal import Journal, Receipt, new_id
@@ -17,74 +14,10 @@ from storage.queue import Queue, connect_redis, job_id, queue_name
 from storage.settings import Settings
 from storage.tasks import end
 from storage.unit_of_work import CLAIM
-from tests.installation import Installer
 from tests.journal import accept, statuses, submission
 from tests.market import register
-from workers.lanes import Lanes
-from workers.leases import Leases, fair_share
 from workers.sweeper import Sweeper
 from workers.timers import _PROMOTE, Timers
-
-
-@given(st.integers(1, 999), st.lists(st.text(min_size=1), min_size=1, max_size=20, unique=True))
-def test_fair_shares_differ_by_one_and_cover_everything(partitions: int, workers: list[str]) -> None:
-    alive = sorted(workers)
-    shares = [fair_share(partitions, alive, worker) for worker in alive]
-    assert sum(shares) == partitions
-    assert max(shares) - min(shares) <= 1
-
-
-@asynccontextmanager
-async def worker(settings: Settings, name: str, *, leaves: bool = True) -> AsyncIterator[Lanes]:
-    lanes = Lanes(settings, lambda _: None)
-    leases = Leases(settings, name, lanes)
-    task = asyncio.create_task(leases.run())
-    yield lanes
-    await end([task])
-    if leaves:
-        await leases.leave()
-    else:
-        leases._line.drop()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - the condition is of what runs beside us
-            await asyncio.sleep(0)
-
-
-@pytest.fixture
-async def quick(installer: Installer) -> Settings:
-    return await installer.install(partitions=10, lease_seconds=1)
-
-
-async def test_workers_share_the_partitions_and_a_leaver_hands_back(quick: Settings) -> None:
-    async with worker(quick, "a") as a:
-        await until(lambda: len(a.fences) == 10)
-        async with worker(quick, "b") as b, worker(quick, "c") as c:
-            await until(lambda: sorted(map(len, (a.fences, b.fences, c.fences))) == [3, 3, 4])
-            owned = [*a.fences, *b.fences, *c.fences]
-            assert sorted(owned) == list(range(10))
-        await until(lambda: len(a.fences) == 10)
-
-
-async def test_partitions_of_a_dead_worker_are_taken_with_a_new_fence(quick: Settings) -> None:
-    async with worker(quick, "dead", leaves=False) as dead:
-        await until(lambda: len(dead.fences) == 10)
-        before = dict(dead.fences)
-    async with worker(quick, "heir") as heir:
-        await until(lambda: len(heir.fences) == 10)
-        assert all(heir.fences[partition] > fence for partition, fence in before.items())
-
-
-async def test_a_busy_partition_is_not_handed_back(quick: Settings) -> None:
-    async with worker(quick, "a") as a:
-        await until(lambda: len(a.fences) == 10)
-        a.busy |= {9, 8, 7, 6, 5}
-        async with worker(quick, "b") as b:
-            await until(lambda: len(b.fences) == 5)
-            assert set(b.fences) == {0, 1, 2, 3, 4}
-
 
 # -- the sweeper
 
