@@ -29,6 +29,7 @@ from api.terminal import (
     show,
     table,
     tell,
+    until_interrupted,
 )
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def up(
 
     with brought_up(data_dir, host, port, workers, partitions) as processes, interruptible():
         tell(f"ready: {processes.url}")
-        processes.watch()
+        until_interrupted()
 
 
 @app.command()
@@ -136,7 +137,7 @@ def demo(
             f'  curl -H "Authorization: Bearer $(cat {stack.operator_key_file(data_dir)})" '
             f"{processes.url}/v1/listings\n"
         )
-        processes.watch()
+        until_interrupted()
 
 
 @app.command()

@@ -50,6 +50,12 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+def until_interrupted() -> NoReturn:
+    """Wait, within `interruptible`, until it ends."""
+    while True:
+        signal.pause()
+
+
 def is_for_programs(as_json: bool | None) -> bool:
     return not sys.stdout.isatty() if as_json is None else as_json
 

@@ -1,7 +1,8 @@
 """An embedded server as a child process: started, stopped, killed, and cleaned up after.
 
 It dies with us, however we die: on Linux by the parent-death signal (launch.py). Where a system has none, or the server
-hung, the next start on the directory ends what was left. A lock file keeps two stacks off one directory.
+hung, the next start on the directory ends what was left. A lock file keeps two stacks off one directory, from the start
+to the stop, also while a server that ended is started again (keeper.py).
 """
 
 import fcntl
@@ -17,7 +18,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import psutil
 
@@ -53,10 +54,12 @@ class Server:
         self.directory = self.data_dir / self.name
         self.log = self.data_dir / f"{self.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.ended: Future[int] = Future()
         self.account = Account.current()
         self._sockets: Path | None = None
         self._lock: int | None = None
         self._log_start = 0
+        self._given_up: Callable[[], bool] = lambda: False
 
     def __enter__(self) -> Self:
         self.start()
@@ -86,7 +89,7 @@ class Server:
         try:
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _lock(self.data_dir / f"{self.name}.lock", self.data_dir)
-            self._end_leftovers()
+            self._end_leftovers(self.stop_signal)
             self.launch()
         except OSError as error:
             self.kill()
@@ -96,6 +99,25 @@ class Server:
         except BaseException:
             self.kill()
             raise
+
+    def start_again(self, given_up: Callable[[], bool]) -> None:
+        """Start it where it ran, once it has ended, and return when it answers; the directory stays ours meanwhile.
+
+        Raises EmbeddedError, and leaves no process, when that fails or `given_up` comes true.
+        """
+        self._given_up = given_up
+        try:
+            self._end_process()
+            self._end_leftovers(signal.SIGKILL)  # what it left has nobody to report to any more
+            self.launch()
+        except OSError as error:
+            self._end_process()
+            raise EmbeddedError(f"{self.title} cannot use {self.data_dir} ({error}).") from None
+        except BaseException:
+            self._end_process()
+            raise
+        finally:
+            self._given_up = lambda: False
 
     def stop(self) -> None:
         """Shut down in good order."""
@@ -109,11 +131,7 @@ class Server:
         """End it at once, as a crash would, and let go of the directory."""
         if self._lock is None:
             return
-        if self.process is not None:
-            self.crash(self.process)
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+        self._end_process()
         with suppress(OSError):  # the other server of this directory still has its socket there
             self.sockets.rmdir()
         os.close(self._lock)
@@ -133,16 +151,30 @@ class Server:
     def spawn(self, command: Sequence[str | Path], directory: Path, orphan_signal: signal.Signals) -> None:
         with self.log.open("ab") as log:
             self._log_start = log.tell()
-            self.process = _spawn(command, directory, self.account, orphan_signal, log.fileno())
+            self.process, self.ended = spawn(
+                command,
+                orphan_signal,
+                self.account,
+                cwd=directory,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
 
     def wait_until(self, answers: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not answers():
             if self.process is None or self.process.poll() is not None:
-                raise EmbeddedError(f"{self.title} did not start: {self.last_words()} (all of it is in {self.log}).")
+                raise EmbeddedError(f"{self.title} did not start: {self.why()}.")
+            if self._given_up():
+                raise EmbeddedError(f"{self.title} is not waited for any more.")
             if time.monotonic() > deadline:
                 raise EmbeddedError(f"{self.title} did not answer within {START_SECONDS} s: see {self.log}.")
             time.sleep(POLL_SECONDS)
+
+    def why(self) -> str:
+        return f"{self.last_words()} (all of it is in {self.log})"
 
     def last_words(self) -> str:
         """What the log of this run says of its end."""
@@ -160,6 +192,13 @@ class Server:
         self.sockets.chmod(0o700)
         os.chown(self.sockets, *self.account)
 
+    def _end_process(self) -> None:
+        if self.process is not None:
+            self.crash(self.process)
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
     def _leftovers(self) -> Iterator[psutil.Process]:
         """Servers that an earlier stack left in this directory. Their working directory tells; pid files grow stale."""
         for process in psutil.process_iter():
@@ -167,18 +206,20 @@ class Server:
                 if self.is_ours(process) and Path(process.cwd()) == self.directory:
                     yield process
 
-    def _end_leftovers(self) -> None:
+    def _end_leftovers(self, first: signal.Signals) -> None:
         found = list(self._leftovers())
         pids = {process.pid for process in found}
         for process in found:
             with suppress(psutil.NoSuchProcess):
                 if process.ppid() not in pids:  # its children follow it
-                    process.send_signal(self.stop_signal)
+                    process.send_signal(first)
         _, alive = psutil.wait_procs(found, timeout=STOP_SECONDS)
         for process in alive:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(alive, timeout=KILL_SECONDS)
+        _, alive = psutil.wait_procs(alive, timeout=KILL_SECONDS)
+        if alive:
+            raise EmbeddedError(f"An earlier {self.title} in {self.data_dir} does not end: pid {alive[0].pid}.")
 
 
 def environment() -> dict[str, str]:
@@ -196,33 +237,27 @@ def _lock(path: Path, data_dir: Path) -> int:
     return descriptor
 
 
-def _spawn(
-    command: Sequence[str | Path], directory: Path, account: Account, orphan_signal: signal.Signals, log: int
-) -> subprocess.Popen[bytes]:
-    """Start a server that gets `orphan_signal` when we die, and no Ctrl-C from our terminal.
+def spawn(
+    command: Sequence[str | Path], orphan_signal: signal.Signals, account: Account | None = None, **options: Any
+) -> tuple[subprocess.Popen[bytes], Future[int]]:
+    """Start a child that gets `orphan_signal` when we die, and no Ctrl-C from our terminal; the options are Popen's.
 
-    The kernel sends that signal when the *thread* that started it ends, so a thread stays with each server.
+    Returns it, and what becomes its exit status as soon as it has ended. The kernel sends that signal when the *thread*
+    that started the child ends, so a thread stays with each.
     """
     launch = [sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py"))]
-    facts = [str(int(fact)) for fact in (os.getpid(), *account, orphan_signal)]
+    facts = [str(int(fact)) for fact in (os.getpid(), *(account or Account.current()), orphan_signal)]
     started: Future[subprocess.Popen[bytes]] = Future()
+    ended: Future[int] = Future()
 
     def stay() -> None:
         try:
-            process = subprocess.Popen(
-                [*launch, *facts, *command],
-                cwd=directory,
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            process = subprocess.Popen([*launch, *facts, *command], start_new_session=True, **options)
         except BaseException as error:  # noqa: BLE001 - handed to the caller
             started.set_exception(error)
             return
         started.set_result(process)
-        process.wait()
+        ended.set_result(process.wait())
 
-    threading.Thread(target=stay, name=f"embedded {Path(command[0]).name}", daemon=True).start()
-    return started.result()
+    threading.Thread(target=stay, name=f"stays with {Path(command[0]).name}", daemon=True).start()
+    return started.result(), ended

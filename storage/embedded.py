@@ -117,7 +117,7 @@ class EmbeddedPostgres(Server):
         options = ("-U", "postgres", "--auth=trust", "--no-instructions", *locale)
         self.spawn([binaries / "initdb", "-D", self._as_seen_by_account(fresh), *options], fresh, signal.SIGKILL)
         if self.process is None or self.process.wait() != 0:
-            raise EmbeddedError(f"PostgreSQL's initdb failed: {self.last_words()} (all of it is in {self.log}).")
+            raise EmbeddedError(f"PostgreSQL's initdb failed: {self.why()}.")
         self.process = None
         fresh.rename(self.directory)
 

@@ -24,7 +24,7 @@ def brought_up(data_dir: Path, host: str, port: int, workers: int, partitions: i
     os.environ.setdefault("SOUK_PARTITIONS", str(partitions))
     with stack.servers(data_dir.resolve()) as found:
         key_file = stack.operator_key_file(data_dir)
-        key = asyncio.run(_prepare(found, with_key=not key_file.exists()))
+        key = found.outlast(lambda: asyncio.run(_prepare(found, with_key=not key_file.exists())))
         if key is not None:
             stack.write_private(key_file, key + "\n")
         with stack.Processes(data_dir, found, host, port, workers) as processes:

@@ -1,4 +1,7 @@
-"""A whole Souk on one machine: embedded servers where none are given, API and worker processes, watched over."""
+"""A whole Souk on one machine: embedded servers where none are given, API and worker processes, all of them kept.
+
+We are the parent of every one, and each has a keeper (keeper.py) from when it works until we end it.
+"""
 
 import base64
 import json
@@ -10,16 +13,21 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
+from storage.child import spawn
 from storage.embedded import EmbeddedPostgres, EmbeddedRedis
+from storage.keeper import Keeper
+
+T = TypeVar("T")
 
 READY_SECONDS = 60
 STOP_SECONDS = 30
-_RESTART_SECONDS = 1.0
+_NOTICE_SECONDS = 0.1
+"""Who loses a server may hear of its end a little before its keeper does."""
 
 
 class StackError(Exception):
@@ -27,26 +35,49 @@ class StackError(Exception):
 
 
 class Servers(NamedTuple):
-    """Where PostgreSQL and Redis are."""
+    """Where PostgreSQL and Redis are, and who keeps those that are embedded."""
 
     database_url: str
     redis_url: str
+    keepers: tuple[Keeper, ...] = ()
 
     def as_environment(self) -> dict[str, str]:
         return {"SOUK_DATABASE_URL": self.database_url, "SOUK_REDIS_URL": self.redis_url}
 
+    def outlast(self, work: Callable[[], T]) -> T:
+        """What the work returns; it is done again when it fails and an embedded server has ended meanwhile."""
+        while True:
+            before = self._ends()
+            try:
+                return work()
+            except Exception:
+                time.sleep(_NOTICE_SECONDS)
+                if self._ends() == before:
+                    raise
+
+    def _ends(self) -> int:
+        """How often an embedded server has ended so far, as soon as all of them work."""
+        for keeper in self.keepers:
+            keeper.works.wait()
+        return sum(keeper.ends for keeper in self.keepers)
+
 
 @contextmanager
 def servers(data_dir: Path, environment: Mapping[str, str] = os.environ) -> Iterator[Servers]:
-    """The servers that the environment gives, and embedded ones for those it does not."""
+    """The servers that the environment gives, and embedded ones, kept, for those it does not."""
     with ExitStack() as started:
+        keepers = []
         database_url = environment.get("SOUK_DATABASE_URL")
         redis_url = environment.get("SOUK_REDIS_URL")
         if not database_url:
-            database_url = started.enter_context(EmbeddedPostgres(data_dir)).url
+            postgres = started.enter_context(EmbeddedPostgres(data_dir))
+            keepers.append(started.enter_context(Keeper(postgres)))
+            database_url = postgres.url
         if not redis_url:
-            redis_url = started.enter_context(EmbeddedRedis(data_dir)).url
-        yield Servers(database_url, redis_url)
+            redis = started.enter_context(EmbeddedRedis(data_dir))
+            keepers.append(started.enter_context(Keeper(redis)))
+            redis_url = redis.url
+        yield Servers(database_url, redis_url, tuple(keepers))
 
 
 def running(data_dir: Path) -> dict[str, str]:
@@ -71,67 +102,81 @@ def free_port(host: str, wanted: int = 0) -> int:
         return port
 
 
+class Process:
+    """An API or a worker process. It drains when we die; a Ctrl-C at the terminal reaches us alone."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.title = f"souk {arguments[0]}"
+        self._command = [sys.executable, "-m", "souk", *arguments]
+        self._environment = environment
+        self.start()
+
+    def start(self) -> None:
+        self.process, self.ended = spawn(self._command, signal.SIGTERM, env=self._environment)
+
+    def start_again(self, given_up: Callable[[], bool]) -> None:
+        """Return at once: who asks for its work waits until it is up."""
+        self.start()
+
+    def why(self) -> str:
+        return "see above"
+
+
 class Processes:
-    """The API and the workers, as child processes; one that ends by itself is started again."""
+    """The API and the workers, as child processes, kept from when all are ready."""
 
     def __init__(self, data_dir: Path, found: Servers, host: str, port: int, workers: int) -> None:
         self.url = f"http://{host}:{port}"
         self._data_dir = data_dir
+        self._found = found
         self._environment = os.environ | found.as_environment()
         if not self._environment.get("SOUK_SECRET_KEY"):
             self._environment["SOUK_SECRET_KEY"] = secret_key(data_dir)
         self._settings = found.as_environment() | {"SOUK_URL": self.url}
         self._commands = [["api", "--host", host, "--port", str(port)], *(["worker"] for _ in range(workers))]
-        self._children: list[subprocess.Popen[bytes]] = []
-        self._stopping = False
+        self._children: list[Process] = []
+        self._keepers = ExitStack()
 
     def __enter__(self) -> Self:
-        self._children = [self._start(command) for command in self._commands]
-        try:
-            self._await_ready()
-        except BaseException:
-            self.__exit__()
-            raise
+        self._found.outlast(self._start)
+        for child in self._children:
+            self._keepers.enter_context(Keeper(child))
         write_private(self._data_dir / "stack.json", json.dumps(self._settings))
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Drain: the API first, so that what it accepts last can still be executed."""
         (self._data_dir / "stack.json").unlink(missing_ok=True)
+        self._keepers.close()
+        self._drain()
+
+    def _start(self) -> None:
+        self._children.clear()
+        try:
+            for command in self._commands:
+                self._children.append(Process(command, self._environment))
+            self._await_ready()
+        except BaseException:
+            self._drain()
+            raise
+
+    def _drain(self) -> None:
+        """The API first, so that what it accepts last can still be executed."""
         for children in (self._children[:1], self._children[1:]):
             for child in children:
-                child.send_signal(signal.SIGTERM)
+                child.process.send_signal(signal.SIGTERM)
             for child in children:
                 try:
-                    child.wait(STOP_SECONDS)
+                    child.process.wait(STOP_SECONDS)
                 except subprocess.TimeoutExpired:
-                    child.kill()
-                    child.wait()
-
-    def watch(self) -> None:
-        """Keep the processes running until interrupted."""
-        while True:
-            time.sleep(_RESTART_SECONDS)
-            for number, child in enumerate(self._children):
-                if child.poll() is not None:
-                    command = self._commands[number]
-                    sys.stderr.write(f"souk {command[0]} ended with status {child.returncode} and is started again\n")
-                    self._children[number] = self._start(command)
-
-    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
-        # It drains when we die; and in a session of its own, a Ctrl-C at the terminal reaches us alone.
-        launch = [sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py"))]
-        facts = [str(int(fact)) for fact in (os.getpid(), os.geteuid(), os.getegid(), signal.SIGTERM)]
-        return subprocess.Popen(
-            [*launch, *facts, sys.executable, "-m", "souk", *command], env=self._environment, start_new_session=True
-        )
+                    child.process.kill()
+                    child.process.wait()
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
-            for number, child in enumerate(self._children):
-                if child.poll() is not None:
-                    message = f"souk {self._commands[number][0]} did not start, see above"
+            for child in self._children:
+                if child.ended.done():
+                    message = f"{child.title} did not start, see above"
                     raise StackError(message)
             try:
                 with urllib.request.urlopen(f"{self.url}/readyz", timeout=1):  # noqa: S310 - our own address

@@ -16,7 +16,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from storage.child import Account, EmbeddedError, _spawn
+from storage.child import EmbeddedError, spawn
 from storage.embedded import find_redis
 
 HOST = "127.0.0.1"
@@ -48,7 +48,7 @@ class RedisNode:
         words = [word for name, value in settings.items() for word in (f"--{name}", *value.split())]
         with (self.directory / "log").open("ab") as log:
             command: list[str | Path] = [binary, *options, *words]
-            self._process = _spawn(command, self.directory, Account.current(), signal.SIGKILL, log.fileno())
+            self._process, _ = spawn(command, signal.SIGKILL, cwd=self.directory, stdout=log, stderr=log)
         until(self.answers, f"{self.directory.name} does not answer")
 
     @property

@@ -2,7 +2,11 @@
 
 import signal
 import stat
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
 
 import psutil
 
@@ -75,6 +79,80 @@ def test_a_process_that_ends_is_started_again(stack: Up) -> None:
     assert "souk worker ended with status -9 and is started again" in stack.log.read_text()
 
 
+def test_killed_servers_are_started_again_and_nothing_accepted_is_lost(tmp_path: Path) -> None:
+    """While the stack starts, while it works, and once more at its end."""
+    starting = Up(tmp_path / "data", *SMALL)
+    try:
+        until(lambda: any("api" in cmdline(child) for child in children_of(starting)), "no API is started")
+        kill_servers(starting, "redis", "postgres")
+    except BaseException:
+        starting.end(signal.SIGTERM)
+        raise
+    with starting as stack:
+        accepted = {accept(stack, 1)}
+        for user_id, names in enumerate((["redis"], ["postgres"], ["redis", "postgres"]), 2):
+            kill_servers(stack, *names)
+            accepted.add(accept(stack, user_id))
+        told = stack.log.read_text()
+        assert told.count("Redis ended with status -9 and is started again") == 3, told
+        assert told.count("PostgreSQL ended with status -9 and is started again") == 3, told
+        outcomes = [stack.get(f"/v1/commands/{command}?wait=30") for command in accepted]
+        assert {outcome["status"] for outcome in outcomes} == {"succeeded"}
+        assert len(outcomes) == 4
+        assert trade(stack, 10) == {"succeeded"}
+        assert stack.souk("audit").returncode == 0
+        kill_servers(stack, "redis", "postgres")
+        assert stack.end(signal.SIGINT) == 0
+        assert stack.left_nothing_running()
+        assert "Traceback" not in stack.log.read_text()
+
+
+def kill_servers(stack: Up, *names: str) -> None:
+    """Kill the embedded servers that work in directories of these names, all at once; return when each is told of."""
+    victims = [child for child in children_of(stack) if Path(child.cwd()).name in names]
+    assert len(victims) == len(names)
+    lines = len(endings(stack))
+    for victim in victims:
+        victim.kill()
+    until(lambda: len(endings(stack)) == lines + len(names), "their ends are not told")
+
+
+def endings(stack: Up) -> list[str]:
+    return [line for line in stack.log.read_text().splitlines() if "ended with status -9 and is started again" in line]
+
+
+def accept(stack: Up, user_id: int) -> str:
+    """The id of a registration, sent until it is accepted and executed."""
+    command = register(user_id) | {"idempotency_key": f"register {user_id}"}
+    receipts: list[dict[str, Any]] = []
+
+    def accepted() -> bool:
+        try:
+            receipts.append(stack.post("/v1/commands", command, **WAIT))
+        except HTTPError as error:
+            if error.code != 503:
+                raise
+            return False
+        return True
+
+    until(accepted, "it is never accepted")
+    [receipt] = receipts
+    assert receipt["status"] == "succeeded"
+    return str(receipt["id"])
+
+
+def children_of(stack: Up) -> list[psutil.Process]:
+    assert stack.process.poll() is None, stack.log.read_text()
+    return psutil.Process(stack.process.pid).children()
+
+
+def until(holds: Callable[[], bool], claim: str) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, claim
+        time.sleep(0.02)
+
+
 def test_what_keeps_a_stack_from_starting_is_one_sentence(tmp_path: Path, stack: Up) -> None:
     same = souk("up", "--data-dir", str(stack.data_dir), "--port", "0")
     taken = souk("up", "--data-dir", str(tmp_path / "other"), "--port", stack.url.rpartition(":")[2])
@@ -87,10 +165,14 @@ def test_what_keeps_a_stack_from_starting_is_one_sentence(tmp_path: Path, stack:
     assert trade(stack, 130) == {"succeeded"}
 
 
-def test_the_demo_trades_proves_the_audit_and_ends(tmp_path: Path) -> None:
-    done = souk("demo", "--once", "--seconds", "3", "--port", "0", "--data-dir", str(tmp_path / "data"))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+def test_the_demo_trades_though_what_it_runs_on_is_killed_proves_the_audit_and_ends(tmp_path: Path) -> None:
+    with Up(tmp_path / "data", "--once", "--seconds", "3", command="demo") as demo:
+        assert demo.process.stdout is not None
+        assert "setting up" in demo.process.stdout.readline()
+        kill_servers(demo, "redis", "postgres")
+        said = demo.process.stdout.read() + demo.log.read_text()
+        assert demo.process.wait(60) == 0, said
+        assert "Traceback" not in said
     assert not any(process for process in psutil.process_iter() if str(tmp_path) in " ".join(cmdline(process)))
 
 
