@@ -41,6 +41,7 @@ _COMMITS = "tests/workers/test_commits.py::"
 _AUCTIONS = "tests/commands/test_auctions.py::"
 _TIMERS = "tests/workers/test_timers.py::"
 _FAULTS = "tests/system/test_faults.py::"
+_LEASES = "tests/workers/test_leases.py::"
 
 MUTANTS = (
     Mutant(
@@ -106,7 +107,7 @@ MUTANTS = (
         "Whoever lost a lock while it slept takes it from its next holder when it wakes up.",
         (
             Patch(
-                "storage/locks.py",
+                "storage/lock_calls.py",
                 "if redis.call('GET', KEYS[i]) ~= token then",
                 "if op == 'renew' and redis.call('GET', KEYS[i]) ~= token then",
             ),
@@ -345,5 +346,26 @@ MUTANTS = (
         "Commands of an asset are executed before earlier ones of it are there to be seen.",
         (Patch("workers/timers.py", "LIMIT $1 FOR UPDATE\n", "LIMIT $1 FOR UPDATE SKIP LOCKED\n"),),
         (f"{_TIMERS}test_a_worker_does_not_overtake_one_that_has_not_committed",),
+    ),
+    Mutant(
+        "M16",
+        "the lock of a lease",
+        "Workers drain partitions whose lock another holds; only the fence, which comes after it, keeps them apart.",
+        (
+            Patch(
+                "workers/leases.py",
+                "            chosen += [number for number in asked if number in self._held]\n",
+                "            chosen += asked\n",
+            ),
+            Patch(
+                "workers/leases.py",
+                "        return seen, {number for number in missing if number not in self._held}\n",
+                "        return seen, set()\n",
+            ),
+        ),
+        (
+            f"{_LEASES}test_a_partition_whose_lock_somebody_else_holds_is_not_drained",
+            f"{_LEASES}test_a_lock_given_to_another_by_hand_stops_its_partition_until_it_is_free",
+        ),
     ),
 )
