@@ -146,7 +146,7 @@ async def test_arqs_clients_get_the_results_that_are_kept(redis: ArqRedis) -> No
     info = await succeeded.result_info()
     assert info == await succeeded.info()
     assert info is not None
-    assert (info.function, info.args, info.kwargs, info.job_try) == ("execute", [str(ids[0])], {}, 2)
+    assert (info.function, tuple(info.args), info.kwargs, info.job_try) == ("execute", (str(ids[0]),), {}, 2)
     assert (info.success, info.queue_name, info.score) == (True, queue_name(7), None)
     assert info.enqueue_time == ACCEPTED_AT
     assert [info.start_time, info.finish_time] == [ACCEPTED_AT + timedelta(milliseconds=number) for number in (3, 8)]

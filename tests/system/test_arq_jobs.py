@@ -79,7 +79,7 @@ async def test_a_job_is_queued_then_in_progress_then_done(site: Site, arq: ArqRe
     await until(job, JobStatus.queued)
     before = await job.info()
     assert before is not None
-    assert (before.function, before.args, before.kwargs) == ("execute", [sale["id"]], {})
+    assert (before.function, tuple(before.args), before.kwargs) == ("execute", (sale["id"],), {})
     assert before.score is not None
     assert await listed(arq, sale)
 
