@@ -1,4 +1,5 @@
-"""Exit status 0 if a worker of this host is alive by its own record in PostgreSQL: the health check of a container."""
+"""Exit status 0 if a worker of this host is alive by its own record in PostgreSQL: what the health check of a container
+asks where `arq --check` says no, which it also does while Redis is away."""
 
 import asyncio
 import os

@@ -2,11 +2,12 @@
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,20 +172,33 @@ def test_the_shipped_redis_refuses_clients_without_the_password(shipped_redis: i
         connection.ping()
 
 
-def test_the_workers_health_check_follows_the_worker(tmp_path: Path, redis_server: EmbeddedRedis) -> None:
-    with EmbeddedPostgres(tmp_path) as postgres:
+@pytest.mark.skipif(shutil.which("timeout") is None, reason="there is no `timeout` on this machine")
+def test_the_workers_health_check_follows_the_worker_and_not_redis(
+    services: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    how, line = services["worker"]["healthcheck"]["test"]
+    assert how == "CMD-SHELL"
+    check = line.replace(" arq ", f" {sys.executable} -m arq ").replace(" python ", f" {sys.executable} ")
+    check = check.replace("/opt/souk/deploy", str(ROOT / "deploy"))
+    with EmbeddedPostgres(tmp_path / "postgres") as postgres, EmbeddedRedis(tmp_path / "redis") as redis_server:
         servers = {"SOUK_DATABASE_URL": postgres.url, "SOUK_REDIS_URL": redis_server.url}
         environment = os.environ | servers
+
+        def healthy() -> bool:
+            return subprocess.run(["sh", "-c", check], env=environment, cwd=ROOT, check=False).returncode == 0
+
         subprocess.run([sys.executable, "-m", "souk", "migrate"], env=environment, check=True)
+        assert not healthy()
         with subprocess.Popen([sys.executable, "-m", "souk", "worker"], env=environment) as worker:
-            deadline = time.monotonic() + 20
-            while not worker_alive(environment):
-                assert worker.poll() is None
-                assert time.monotonic() < deadline
+            until(healthy)
+            assert worker.poll() is None
+            redis_server.kill()
+            until(healthy)
             worker.terminate()
-        assert not worker_alive(environment)
+        assert not healthy()
 
 
-def worker_alive(environment: dict[str, str]) -> bool:
-    check = [sys.executable, str(ROOT / "deploy" / "worker_alive.py")]
-    return subprocess.run(check, env=environment, check=False, timeout=20).returncode == 0
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline

@@ -29,10 +29,13 @@ WEATHER, BUG = "40001", "23514"
 SOON = HEALTH_LASTS_SECONDS + STOP_SECONDS
 
 
-@pytest.fixture(params=["unix socket", "TCP with a password"])
+UNIX_SOCKET, TCP = "a unix socket", "TCP with a password"
+
+
+@pytest.fixture
 def redis_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Of a server of its own, so that no other worker of this host has its health there."""
-    if request.param == "unix socket":
+    if getattr(request, "param", UNIX_SOCKET) == UNIX_SOCKET:
         with EmbeddedRedis(tmp_path / "redis") as server:
             yield server.url
     else:
@@ -59,6 +62,7 @@ async def lines(site: Site, key: str) -> Sequence[str]:
         await redis.aclose()
 
 
+@pytest.mark.parametrize("redis_url", [UNIX_SOCKET, TCP], indirect=True)
 async def test_the_check_follows_the_workers_of_the_host(site: Site) -> None:
     assert not await site.is_healthy()
     first, second = site.start_worker(), site.start_worker()
@@ -132,7 +136,6 @@ async def trouble(site: Site, user_id: int, code: str) -> AsyncIterator[None]:
         await connection.execute("DROP FUNCTION trouble CASCADE")
 
 
-@pytest.mark.parametrize("redis_url", ["unix socket"], indirect=True)
 async def test_the_counters_of_health_are_true(site: Site) -> None:
     await site.start_api()
     site.start_worker()
