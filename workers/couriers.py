@@ -17,6 +17,7 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NamedTuple, Self
 from uuid import UUID
@@ -173,6 +174,8 @@ class Couriers:
                     raise
                 logger.warning("requests are not looked for: %r", error)
                 self._turns.doubt(error)
+            if self._locked_out and not pairs:
+                await self._look_for_redis()
             for pair in pairs:
                 self._trips[pair] = trip = asyncio.create_task(self._travel(pair))
                 trip.add_done_callback(functools.partial(self._back, pair))
@@ -194,6 +197,12 @@ class Couriers:
                 pairs.append(pair)
                 busy.update(pair.accounts)
         return pairs
+
+    async def _look_for_redis(self) -> None:
+        """Notices that there are locks again when others have made all calls meanwhile."""
+        with suppress(LockUnavailable):
+            await self._locks.ping()
+            self._tell(None)
 
     async def _erase(self) -> None:
         if time.monotonic() > self._erased_at + _ERASE_SECONDS:

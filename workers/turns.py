@@ -41,8 +41,8 @@ WHERE closed_at IS NULL AND due_at <= statement_timestamp()
 ORDER BY due_at LIMIT {_LOOK_MAX}
 """  # noqa: S608 - our own texts
 
-# For each pair of accounts the request that is due longest, among those whose turn it is. Decision 13 says why that is
-# safe while others write.
+# For each pair of accounts the request that is due longest, among those whose turn it is: why that is safe although
+# others write meanwhile is told in docs/decisions/0013.
 _CLAIM = """
 WITH due AS (
     SELECT next.* FROM unnest($1::text[], $2::text[]) AS locked(account, channel), LATERAL (
