@@ -211,7 +211,7 @@ class Couriers:
 
     async def _travel(self, pair: Pair) -> None:
         """Make the calls that are due for the accounts, one after the other, under their locks."""
-        lock_seconds = max(self._settings.lease_seconds / 2, _LOCKS_SECONDS_MIN)
+        lock_seconds = max(self._settings.lock_seconds, _LOCKS_SECONDS_MIN)
         keys = [f"outside:{account}" for account in pair.accounts]
         self._in_vain[pair] = time.monotonic() + _IN_VAIN_SECONDS
         try:
