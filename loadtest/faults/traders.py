@@ -126,10 +126,12 @@ class Traders:
             return await client.submit_many(submissions, wait=seconds)
         [one] = operations
         try:
-            to_send = {"actor": one.actor, "key": one.key, "run_at": one.run_at}
-            return [await client.submit(one.kind, one.payload, **to_send, wait=seconds)]
+            receipt = await client.submit(
+                one.kind, one.payload, actor=one.actor, key=one.key, run_at=one.run_at, wait=seconds
+            )
         except (Problem, Unreachable) as error:
             return [error]
+        return [receipt]
 
     def _learn(self, operation: Operation, receipt: Receipt) -> None:
         """What the receipt says of the item; may be old news."""

@@ -85,7 +85,7 @@ async def test_everything_works_at_the_largest_values(installer: Installer) -> N
         ids = await trade_at_the_bounds(api)
         shown = (await api.operator.get(f"/v1/auctions/{ids['auctions']}")).json()
         assert shown["minimum_next_nano"] == 2 * PRICE < 2**53
-        query = {"proposal_id": ids["proposals"], "actor": SELLER}
+        query: dict[str, Any] = {"proposal_id": ids["proposals"], "actor": SELLER}
         shown = (await api.operator.get(f"/v1/trades/{ids['trades']}", params=query)).json()
         assert shown["fee_estimate_nano"] == FLOOR_NANO * 9_999 // 10_000
         for path, audience, _ in READS:
