@@ -30,6 +30,7 @@ from api.terminal import (
     table,
     tell,
     until_interrupted,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -71,6 +72,14 @@ def main() -> None:
         fail(sentence)
 
 
+def _warn_of_unknown_variables() -> None:
+    """A misspelt setting does nothing; so that this is seen, each process says so at its start."""
+    from storage.settings import told_of_unknown_variables
+
+    if sentence := told_of_unknown_variables():
+        warn(sentence)
+
+
 def _sentence(error: Exception) -> str | None:
     """What to tell the user; None when it is a bug of ours."""
     from sqlalchemy.exc import SQLAlchemyError
@@ -102,6 +111,7 @@ def up(
     """Run the whole stack in the foreground: PostgreSQL, Redis, migrations, API, workers; Ctrl-C stops it."""
     from storage.installation import brought_up
 
+    _warn_of_unknown_variables()
     with brought_up(data_dir, host, port, workers, partitions) as processes, interruptible():
         tell(f"ready: {processes.url}")
         until_interrupted()
@@ -124,6 +134,7 @@ def demo(
     from storage import stack
     from storage.installation import brought_up
 
+    _warn_of_unknown_variables()
     for name, value in BRISK.items():
         os.environ.setdefault(name, value)
     with brought_up(data_dir, host, port, workers, partitions) as processes, interruptible():
@@ -173,6 +184,7 @@ def migrate() -> None:
     from storage.schema import migrate as bring_up_to_date
     from storage.settings import load_settings
 
+    _warn_of_unknown_variables()
     settings = load_settings()
     _run(lambda engine: bring_up_to_date(engine, settings), settings)
 
@@ -188,6 +200,7 @@ def _checked_settings(name: str) -> "Settings":
     from storage.schema import check
     from storage.settings import load_settings
 
+    _warn_of_unknown_variables()
     settings = load_settings()
     _run(lambda engine: check(engine, settings), settings)
     return settings
@@ -327,6 +340,7 @@ def config(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = None) -> None
     """Show every setting, its value and where it came from; secrets are masked."""
     from storage import stack
 
+    _warn_of_unknown_variables()
     settings = _settings_of(data_dir)
     rows = []
     for name in type(settings).model_fields:

@@ -74,7 +74,8 @@ class Page(NamedTuple):
 
     `rows` says which rows there are; `show` their columns, under the names of the answer, or null when `rows` has them.
     A sort is one or more columns, `ids` break ties. `some` holds filters that one and the same of several parts of a
-    row has to pass: a select of the parts, and the filters. `defaults` are the values of parameters not given.
+    row has to pass: a select of the parts, and the filters. `defaults` are the values of parameters not given. `also`
+    are the rows of another table, of the same columns, sorts and filters, in the same order among those of `rows`.
 
     Merging in order: `parts` divides the rows, always; `spreads` by the values of filters; `ordered` names texts, the
     most telling first, which have an index in each order: the first of them that is asked for is looked up value by
@@ -92,6 +93,7 @@ class Page(NamedTuple):
     ordered: Mapping[str, ColumnElement[str]] = {}
     some: tuple[Select[Any], Mapping[str, Filter]] | None = None
     defaults: Mapping[str, list[str]] = {}
+    also: "Page | None" = None
     shape: Callable[[dict[str, Any]], Mapping[str, Any]] = dict
 
     def parameters(self) -> list[Parameter]:
@@ -125,7 +127,7 @@ async def read_page(connection: AsyncConnection, page: Page, query: QueryParams)
     _require_known(page, query)
     limit = integer("limit", query.get("limit", str(LIMIT_DEFAULT)), 1, LIMIT_MAX)
     order = _order(page, query.get("sort", page.default))
-    rows = (await connection.execute(_statement(page, query, order, limit))).mappings().all()
+    rows = (await connection.execute(_whole_statement(page, query, order, limit))).mappings().all()
     keys = [rows[limit - 1][label] for label in order.labels] if len(rows) > limit else None
     items = [page.shape({name: row[name] for name in row if name not in order.labels}) for row in rows[:limit]]
     return {"items": items, "next": None if keys is None else _cursor(order.name, keys)}
@@ -159,6 +161,16 @@ class _Order(NamedTuple):
         if len({getattr(key, "table", None) for key in self.keys}) > 1:
             # No index answers for columns of two tables, but one does for the first.
             yield self.keys[0] <= values[0] if self.descending else self.keys[0] >= values[0]
+
+
+def _whole_statement(page: Page, query: QueryParams, order: _Order, limit: int) -> Select[Any]:
+    """One statement for all tables of the page, so that a row that moves from one to another is seen once."""
+    statement = _statement(page, query, order, limit)
+    if page.also is None:
+        return statement
+    others = _statement(page.also, query, _order(page.also, query.get("sort", page.default)), limit)
+    rows = union_all(statement, others).subquery("both")
+    return select(rows).order_by(*order.of_rows(rows)).limit(limit + 1)
 
 
 def _statement(page: Page, query: QueryParams, order: _Order, limit: int) -> Select[Any]:

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, Text, cast, select
+from sqlalchemy import ColumnElement, Select, Table, Text, and_, cast, not_, select, true
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,30 +24,37 @@ from storage.journal import Journal, Receipt
 from storage.keys import Credential, Role
 from storage.queue import result_record
 from storage.settings import Settings
-from storage.tables import commands
+from storage.tables import archived_commands, commands
 
 _FIELDS = [name for name in Receipt._fields if name != "replayed"]
-_RECEIPTS = select(
-    *(
-        cast(commands.c[name], Text).label(name) if name in ("result", "rejection") else commands.c[name]
-        for name in _FIELDS
-    )
-)
 
-_LIST = Page(
-    rows=_RECEIPTS,
-    show=None,
-    ids=(commands.c.id,),
-    sorts={"id": commands.c.id},
-    default="-id",
-    shape=lambda row: Receipt(**{name: row[name] for name in _FIELDS} | {"status": Status(row["status"])}).as_json(),
-    filters={
-        "status": one_of(commands.c.status, list(Status)),
-        "kind": one_of(commands.c.kind),
-        "asset": one_of(commands.c.asset),
-        "actor": one_of_integers(commands.c.actor),
-    },
-)
+
+def _receipts(table: Table) -> Select[Any]:
+    """The columns of receipts, from the journal or from the archive."""
+    as_text = ("result", "rejection")
+    return select(*(cast(table.c[name], Text).label(name) if name in as_text else table.c[name] for name in _FIELDS))
+
+
+def _page(table: Table) -> Page:
+    return Page(
+        rows=_receipts(table),
+        show=None,
+        ids=(table.c.id,),
+        sorts={"id": table.c.id},
+        default="-id",
+        shape=lambda row: Receipt(
+            **{name: row[name] for name in _FIELDS} | {"status": Status(row["status"])}
+        ).as_json(),
+        filters={
+            "status": one_of(table.c.status, list(Status)),
+            "kind": one_of(table.c.kind),
+            "asset": one_of(table.c.asset),
+            "actor": one_of_integers(table.c.actor),
+        },
+    )
+
+
+_LIST = _page(commands)
 CANCELLING_MAX = 2
 """At once: each may wait for a batch, and the pool's other connections are for those who do not."""
 
@@ -101,9 +108,8 @@ class Results:
     async def many(self, request: Request) -> Response:
         """GET /v1/commands: one's own commands, newest first."""
         credential = await self._keyring.authenticate(request)
-        page = _LIST._replace(rows=_visible(credential))
         async with self._engine.connect() as connection:
-            return json_response(await read_page(connection, page, request.query_params))
+            return json_response(await read_page(connection, list_for(credential), request.query_params))
 
     @described(
         "commands",
@@ -176,15 +182,24 @@ class Results:
         return seconds
 
 
-def _visible(credential: Credential) -> Select[Any]:
+def list_for(credential: Credential) -> Page:
+    """The list of what the credential may see, archived commands among it. One that was accepted again under its id
+    after it was archived is told as the journal has it."""
+    journaled = select().where(commands.c.id == archived_commands.c.id).exists()
+    archived = _page(archived_commands)
+    archived = archived._replace(rows=archived.rows.where(_visible(credential, archived_commands), not_(journaled)))
+    return _LIST._replace(rows=_LIST.rows.where(_visible(credential, commands)), also=archived)
+
+
+def _visible(credential: Credential, table: Table) -> ColumnElement[bool]:
     """The same rule as `may_see`, for a list."""
     match credential.role:
         case Role.OPERATOR:
-            return _RECEIPTS
+            return true()
         case Role.USER:
-            return _RECEIPTS.where(commands.c.actor == credential.user_id)
+            return table.c.actor == credential.user_id
         case Role.SERVICE:
-            return _RECEIPTS.where(commands.c.actor.is_not(None))
+            return table.c.actor.is_not(None)
         case Role.FEED:
             system = [kind for kind, command in KINDS.items() if Sender.SYSTEM in command.sent_by & SYSTEM]
-            return _RECEIPTS.where(commands.c.actor.is_(None), commands.c.kind.in_(system))
+            return and_(table.c.actor.is_(None), table.c.kind.in_(system))

@@ -27,6 +27,11 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(1)
 
 
+def warn(message: str) -> None:
+    sys.stderr.write(f"souk: warning: {message}\n")
+    sys.stderr.flush()
+
+
 def tell(line: str) -> None:
     """To whoever reads at the other end, at once."""
     sys.stdout.write(f"{line}\n")

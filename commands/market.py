@@ -24,6 +24,8 @@ def _storable(memo: str) -> str:
 
 
 Address = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=PRINTABLE)]
+TransactionHash = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$"), AfterValidator(str.lower)]
+"""One transaction in either case, and so one deposit."""
 Memo = Annotated[str, StringConstraints(max_length=255), AfterValidator(_storable)]
 
 
@@ -50,7 +52,7 @@ class RecordDeposit(Command, kind="market.deposit", sent_by=SYSTEM):
 
     wallet: Address
     logical_time: Annotated[int, Field(ge=1, le=BIGINT_MAX)]
-    hash: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    hash: TransactionHash
     amount_nano: Annotated[int, Field(ge=1, le=10**18)]
     memo: Memo
     from_address: Address | None = None

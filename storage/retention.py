@@ -19,9 +19,10 @@ _COLUMNS = ", ".join(archived_commands.columns.keys())
 
 _START = "'00000000-0000-0000-0000-000000000000'::uuid"
 
-# The first 48 bits of an id are its time, in milliseconds. $1 are days.
+# The first 48 bits of an id are its time, in milliseconds, and none is of before 1970. $1 are days.
 _OLD = "statement_timestamp() - make_interval(days => $1)"
-_CUTOFF = f"rpad(lpad(to_hex((extract(epoch FROM {_OLD}) * 1000)::bigint), 12, '0'), 32, '0')::uuid"
+_MILLISECONDS = f"greatest(0, extract(epoch FROM {_OLD}) * 1000)::bigint"
+_CUTOFF = f"rpad(lpad(to_hex({_MILLISECONDS}), 12, '0'), 32, '0')::uuid"
 
 _WALK = f"""
 WITH place AS (

@@ -1,17 +1,31 @@
 """Settings: environment variables SOUK_…, also read from `.env`. A wrong value stops the process at start with a
 sentence that names the variable."""
 
+import os
 import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
-from commands.terms import Terms
+from commands.terms import SECONDS_MAX, Terms
 from storage.redis import locate
 
 _WHSEC = r"whsec_([A-Za-z0-9+/]{4}){8,}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
+
+
+ENV_FILE = ".env"
+_PREFIX = "SOUK_"
+_OTHERS = {
+    *("SOUK_URL", "SOUK_API_KEY"),  # of the command line and of clients
+    *("SOUK_DATABASE_PASSWORD", "SOUK_REDIS_PASSWORD", "SOUK_PORT"),  # of the compose file
+}
+_OF_TESTS = "SOUK_TEST_"
+_ASSIGNED = re.compile(r"^[ \t]*(?:export[ \t]+)?(\w+)[ \t]*=", re.MULTILINE)
 
 
 class SettingsError(Exception):
@@ -21,7 +35,7 @@ class SettingsError(Exception):
 class Settings(BaseSettings, Terms):
     """Every setting with its unit and its default; the marketplace's terms are settings too."""
 
-    model_config = SettingsConfigDict(env_prefix="SOUK_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
 
     database_url: SecretStr
     redis_url: SecretStr
@@ -37,11 +51,11 @@ class Settings(BaseSettings, Terms):
     """Batches a worker process has under way at once: while one waits for PostgreSQL, another decides."""
     lease_seconds: Annotated[float, Field(ge=1, le=300)] = 3
     """How long a silent worker keeps its partitions while Redis is away; its locks in Redis last two fifths as long."""
-    backlog_max: Annotated[int, Field(ge=1)] = 100_000
+    backlog_max: Annotated[int, Field(ge=1, le=1_000_000_000)] = 100_000
     """Accepted commands that may wait for execution before submissions are refused with 503."""
-    actor_unfinished_max: Annotated[int, Field(ge=1)] = 1_000
+    actor_unfinished_max: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
     """Unfinished commands of one actor before its submissions are refused with 429."""
-    body_max_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
+    body_max_bytes: Annotated[int, Field(ge=1_024, le=67_108_864)] = 1_048_576
     submission_batch_max: Annotated[int, Field(ge=1, le=10_000)] = 1_000
     wait_max_seconds: Annotated[float, Field(ge=0, le=300)] = 30
     idempotency_days: Annotated[int, Field(ge=1, le=36_500)] = 30
@@ -74,11 +88,11 @@ class Settings(BaseSettings, Terms):
     webhook_private: bool = False
     """Whether webhooks may lead to private addresses, and over plain HTTP: to receivers in a network of one's own."""
     webhook_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 15
-    webhook_backoff_seconds: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [
+    webhook_backoff_seconds: Annotated[list[Annotated[float, Field(gt=0, le=SECONDS_MAX)]], Field(min_length=1)] = [
         *(5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
     ]
     """The pauses after each failure of a delivery; the last is repeated."""
-    webhook_give_up_seconds: Annotated[float, Field(gt=0)] = 259_200
+    webhook_give_up_seconds: Annotated[float, Field(gt=0, le=SECONDS_MAX)] = 259_200
     """After how long a delivery that fails is given up, and its endpoint disabled."""
 
     @property
@@ -160,6 +174,28 @@ def load_settings(**overrides: Any) -> Settings:
     except UnreadableError as error:  # a list that is not JSON; the field's name is the first thing in quotes
         _, name, *_ = str(error).split('"')
         raise SettingsError(f"SOUK_{name.upper()}: must be JSON") from None
+
+
+def told_of_unknown_variables() -> str | None:
+    """Returns a sentence that names the variables, of the environment and of `.env`, that look like settings and are
+    none, or None when there is none. It shows no value."""
+    unknown = list(_unknown_variables())
+    return f"ignored, since there is no such setting: {', '.join(unknown)}" if unknown else None
+
+
+def _unknown_variables() -> Iterator[str]:
+    """Each with the setting that may be meant."""
+    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields} | _OTHERS
+    file = Path(ENV_FILE)
+    in_file = _ASSIGNED.findall(file.read_text(encoding="utf-8")) if file.is_file() else []
+    for name in sorted({*os.environ, *in_file}):
+        variable = name.upper()
+        if not variable.startswith(_PREFIX) or variable.startswith(_OF_TESTS) or variable in known:
+            continue
+        meant = get_close_matches(
+            variable.removeprefix(_PREFIX), [each.removeprefix(_PREFIX) for each in known], 1, 0.8
+        )
+        yield f"{name} (is {_PREFIX}{meant[0]} meant?)" if meant else name
 
 
 def _sentence(place: tuple[int | str, ...], message: str) -> str:

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Text, and_, case, func, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Select, Text, and_, case, cast, func, literal, or_, select
 
 from api.pages import Page, either, one_of
 from api.views.mine import request_state
 from api.views.reads import Asked
 from api.views.shapes import GIFT_OBJECT, as_list, as_object, columns, gift_filters, price_filters, text_id
+from commands.command import BIGINT_MAX
 from storage.tables import (
     account_channels,
     account_gifts,
@@ -115,7 +116,11 @@ def my_channels(asked: Asked) -> Page:
         rows=select().select_from(channels).where(channels.c.owner_id == asked.me, channels.c.state.not_in(_GONE)),
         show=select(*columns(_CHANNEL), channels.c.account_id, channels.c.reason),
         ids=(channels.c.id,),
-        sorts={"created_at": channels.c.opened_at},
+        # Those without a price come last, as items do.
+        sorts={
+            "created_at": channels.c.opened_at,
+            "price": func.coalesce(channels.c.price_nano, cast(literal(BIGINT_MAX), BigInteger)),
+        },
         default="created_at",
         filters={"state": one_of(channels.c.state, CHANNEL_STATES)},
     )

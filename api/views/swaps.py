@@ -6,6 +6,7 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     ColumnElement,
+    Numeric,
     Select,
     Text,
     and_,
@@ -106,7 +107,8 @@ def _fee_now(asked: Asked) -> ColumnElement[Any]:
         return found.correlate(nfts).scalar_subquery()
 
     floor_nano = func.coalesce(lowest(nfts.c.model), lowest(literal("")), 0)
-    fees = func.sum(floor_nano * trades.c.fee_bp // 10_000).cast(BigInteger)
+    # A feed may tell of floors above all prices here: times a rate they need not fit 64 bits.
+    fees = func.sum(func.div(floor_nano.cast(Numeric) * trades.c.fee_bp, 10_000)).cast(BigInteger)
     items = select(fees).join_from(proposal_items, nfts, nfts.c.id == proposal_items.c.nft_id)
     return items.where(proposal_items.c.proposal_id == proposals.c.id).correlate(proposals, trades).scalar_subquery()
 

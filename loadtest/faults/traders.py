@@ -129,9 +129,9 @@ class Traders:
             receipt = await client.submit(
                 one.kind, one.payload, actor=one.actor, key=one.key, run_at=one.run_at, wait=seconds
             )
-            return [receipt]
         except (Problem, Unreachable) as error:
             return [error]
+        return [receipt]
 
     def _learn(self, operation: Operation, receipt: Receipt) -> None:
         """What the receipt says of the item; may be old news."""

@@ -49,22 +49,24 @@ class Reader:
                 answer = await view(connection, asked)
             finally:
                 event.remove(self.engine.sync_engine, "before_cursor_execute", record)
-            plans = [await self._explain(connection, *each) for each in sent]
+            plans = [await explain(connection, *each) for each in sent]
         return answer, plans
 
-    async def _explain(self, connection: Any, statement: str, parameters: Any) -> Plan:
-        explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}"
-        found = (await connection.exec_driver_sql(explain, parameters)).scalar()
-        [explained] = json.loads(found) if isinstance(found, str) else found
-        nodes = list(_nodes(explained["Plan"]))
-        return Plan(
-            explained["Plan"]["Shared Hit Blocks"] + explained["Plan"]["Shared Read Blocks"],
-            int(sum(_rows_read(node) for node in nodes)),
-            frozenset(node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"),
-            explained["Execution Time"],
-            explained["Planning Time"],
-            json.dumps(explained["Plan"]),
-        )
+
+async def explain(connection: Any, statement: str, parameters: Any) -> Plan:
+    """What PostgreSQL does for a statement that SQLAlchemy sent."""
+    explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}"
+    found = (await connection.exec_driver_sql(explain, parameters)).scalar()
+    [explained] = json.loads(found) if isinstance(found, str) else found
+    nodes = list(_nodes(explained["Plan"]))
+    return Plan(
+        explained["Plan"]["Shared Hit Blocks"] + explained["Plan"]["Shared Read Blocks"],
+        int(sum(_rows_read(node) for node in nodes)),
+        frozenset(node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"),
+        explained["Execution Time"],
+        explained["Planning Time"],
+        json.dumps(explained["Plan"]),
+    )
 
 
 def _view(path: str) -> tuple[View, dict[str, str]]:

@@ -157,6 +157,7 @@ async def test_trades_are_found_by_what_they_want(million: Reader, query: dict[s
         ("/trades/deals", {"side": "sell"}),
         ("/proposals", {}),
         ("/channels/mine", {}),
+        ("/channels/mine", {"sort": "-price"}),
         ("/channels/purchases", {}),
         ("/accounts", {}),
         ("/accounts/gifts", {}),

@@ -1,4 +1,4 @@
-"""The reads of the whole marketplace: what each shows, to whom, in which order, and what they refuse."""
+"""The reads of the marketplace: what each shows, to whom, in which order, and what they refuse."""
 
 import re
 from collections.abc import AsyncIterator

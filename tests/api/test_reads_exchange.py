@@ -168,6 +168,8 @@ async def test_channels_are_found_by_their_gifts_and_seen_while_for_sale(bazaar:
     mine = await bazaar.items("/channels/mine", ALICE)
     assert {own["channel_id"] for own in mine} == {str(CHANNEL), str(UNLISTED_CHANNEL)}
     assert all(own.keys() == channel.keys() | {"account_id", "reason"} for own in mine)
+    for sort, prices in (("price", [channel["price_nano"], None]), ("-price", [None, channel["price_nano"]])):
+        assert [own["price_nano"] for own in await bazaar.items("/channels/mine", ALICE, sort=sort)] == prices
     assert len(await bazaar.items("/channels/mine", ALICE, state="unlisted")) == 1
 
 

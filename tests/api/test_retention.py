@@ -61,10 +61,60 @@ async def test_a_deleted_command_is_not_found(api: Api) -> None:
         assert_problem(await api.operator.get(link), 404, "not_found")
 
 
-async def test_a_list_has_only_what_the_journal_keeps(api: Api) -> None:
-    await sale(api)
+async def test_a_list_has_archived_commands_too_newest_first(api: Api) -> None:
+    receipts = await sale(api)
     await retire(api, archive=True)
-    assert (await api.operator.get("/v1/commands")).json()["items"] == []
+    receipts += await api.settle([register(3), set_price(BUYER, 7)])
+    whole = (await api.operator.get("/v1/commands")).json()
+    assert whole == {"items": receipts[::-1], "next": None}
+    assert (await api.operator.get("/v1/commands", params={"sort": "id"})).json()["items"] == receipts
+    priced = (await api.operator.get("/v1/commands", params={"kind": "nft.set_price", "asset": "nft:7"})).json()[
+        "items"
+    ]
+    assert priced == [receipts[-1], receipts[4]]
+    rejected = (await api.operator.get("/v1/commands", params={"status": "rejected", "actor": BUYER})).json()["items"]
+    assert rejected == [receipts[6]]
+
+
+async def test_archived_commands_are_listed_to_whom_they_were_shown_before(api: Api) -> None:
+    await sale(api)
+    readers = [
+        *[await api.as_role(Role.USER, user) for user in (SELLER, BUYER)],
+        *[await api.as_role(role) for role in (Role.SERVICE, Role.FEED)],
+    ]
+    before = [(await reader.get("/v1/commands")).json() for reader in readers]
+    await retire(api, archive=True)
+    assert [(await reader.get("/v1/commands")).json() for reader in readers] == before
+    assert [len(page["items"]) for page in before] == [1, 2, 3, 4]
+
+
+async def test_no_command_is_missed_or_repeated_while_pages_are_read_and_commands_move(api: Api) -> None:
+    receipts = await sale(api)
+    seen, query = [], {"limit": "2"}
+    while True:
+        page = (await api.operator.get("/v1/commands", params=query)).json()
+        seen += page["items"]
+        if page["next"] is None:
+            break
+        query["cursor"] = page["next"]
+        async with connected(api.settings) as connection:  # some of what was seen, and some of what was not
+            settings = api.settings.model_copy(update={"keep_commands_days": -1})
+            await retire_commands(connection, settings, 2)
+    assert seen == receipts[::-1]
+
+
+async def test_a_command_that_came_again_after_it_was_archived_is_listed_once(api: Api) -> None:
+    receipts = await sale(api)
+    await retire(api, archive=True)
+    async with connected(api.settings) as connection:
+        await connection.execute("""
+            INSERT INTO commands (id, kind, asset, partition, payload, status, fingerprint, accepted_at)
+            SELECT id, kind, asset, partition, payload, 'accepted', '', now() FROM archived_commands
+            ORDER BY id LIMIT 1
+        """)
+    listed = (await api.operator.get("/v1/commands")).json()["items"]
+    assert [item["id"] for item in listed] == [receipt["id"] for receipt in receipts[::-1]]
+    assert [item["status"] for item in listed[-2:]] == ["succeeded", "accepted"]
 
 
 @pytest.mark.parametrize("archive", [True, False])

@@ -252,3 +252,14 @@ def test_adjustments_never_take_a_balance_below_nothing(adjustments: list[tuple[
 
 def test_what_operators_send_is_ordered_with_what_else_concerns_the_user() -> None:
     assert assign(UUID(int=1), 7).asset(UUID(int=2), None) == adjust(7, 1).asset(UUID(int=2), None) == "user:7"
+
+
+def test_a_transaction_reported_in_either_case_is_one_deposit() -> None:
+    world = World()
+    world.user(7, ton=0)
+    lower = deposit(7, TON, logical_time=1, hash="ab" * 32)
+    upper = deposit(7, TON, logical_time=1, hash="AB" * 32)
+    assert upper.model_dump_json() == lower.model_dump_json()
+    assert world.one(upper).status is Status.SUCCEEDED
+    assert code_of(world.one(lower)) == "DEPOSIT_ALREADY_RECORDED"
+    assert world.balance(7) == TON

@@ -273,7 +273,7 @@ MUTANTS = (
         "The platform takes a nano too much of most sales.",
         (
             Patch(
-                "commands/terms.py", "return price_nano * fee_bp // 10_000", "return -(-price_nano * fee_bp // 10_000)"
+                "commands/terms.py", "return price_nano * fee_bp // BP_MAX", "return -(-price_nano * fee_bp // BP_MAX)"
             ),
         ),
         ("tests/commands/test_nft.py::test_fees_are_rounded_down_once",),

@@ -157,6 +157,18 @@ def test_settings_are_read_from_a_file_too_and_the_environment_goes_before(run: 
     assert (" 77 " in lines["SOUK_BATCH_MAX"], ".env" in lines["SOUK_BATCH_MAX"]) == (True, True)
 
 
+@pytest.mark.parametrize("command", ["config", "migrate", "api", "worker", "up", "demo"])
+def test_a_variable_that_is_no_setting_is_named_at_the_start_without_its_value(run: Run, command: str) -> None:
+    """Here nothing else begins: the settings are wrong, too."""
+    wrong = {"SOUK_DATABASE_URL": "mysql://x", "SOUK_REDIS_URL": "redis://x", "SOUK_LANES": "0"}
+    done = run(command, SOUK_LEASE_SECOND="canary", **wrong)
+    warning, error = done.err.strip().splitlines()
+    assert warning == (
+        "souk: warning: ignored, since there is no such setting: SOUK_LEASE_SECOND (is SOUK_LEASE_SECONDS meant?)"
+    )
+    assert "SOUK_LANES" in error
+
+
 def test_a_key_works_until_it_is_revoked(on: Run) -> None:
     created = on("keys", "create", "--role", "user", "--user", "9005")
     assert created.status == 0
