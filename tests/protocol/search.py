@@ -1,0 +1,119 @@
+"""Breadth-first search through all states, with the shortest way to each that breaks an invariant.
+
+"Everything accepted ends when faults stop" is checked on the whole graph: from every state that can be reached, by faults
+or without, a state in which all is done can be reached without a further fault. Being done ends no more, so a fair
+history, in which no step that is possible again and again is put off for ever, comes there.
+"""
+
+from array import array
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tests.protocol import api, batch, faults, servers, worker
+from tests.protocol.bells import Step
+from tests.protocol.invariants import broken, done
+from tests.protocol.state import WORKERS, State, World, first
+
+ENDS = "everything accepted ends"
+
+
+class Found(NamedTuple):
+    """What a search found: how many states and steps there are, which invariant breaks, and the shortest way there."""
+
+    states: int
+    steps: int
+    broken: str | None
+    trace: tuple[str, ...]
+
+
+def steps(state: State, world: World) -> Iterator[Step]:
+    """What may happen next if nothing goes wrong."""
+    for step in api.STEPS:
+        yield from step(state, world)
+    for number in WORKERS:
+        if state.workers[number].up:
+            for of_worker in (*worker.STEPS, *batch.STEPS):
+                yield from of_worker(state, world, number)
+    for step in servers.STEPS:
+        yield from step(state, world)
+
+
+def troubles(state: State, world: World) -> Iterator[Step]:
+    """What may happen besides, and cannot be counted on."""
+    for choice in api.CHOICES:
+        yield from choice(state, world)
+    if state.faults:
+        for sort in world.sorts & faults.SORTS.keys():
+            for fault in faults.SORTS[sort]:
+                for label, after in fault(state, world):
+                    yield label, after._replace(faults=state.faults - 1)
+
+
+def explore(world: World) -> Found:
+    """Every state of the world, or the shortest way to one that breaks an invariant."""
+    start = first(world)
+    numbers = {start: 0}
+    parents = array("q", [-1])
+    tails, heads = array("q"), array("q")  # of the steps that need no trouble
+    queue = deque([start])
+    count = 0
+    number = -1
+    while queue:
+        state = queue.popleft()
+        number += 1
+        for reliable, nexts in ((True, steps(state, world)), (False, troubles(state, world))):
+            for label, after in nexts:
+                count += 1
+                known = numbers.get(after)
+                if known is None:
+                    known = numbers[after] = len(parents)
+                    parents.append(number)
+                    queue.append(after)
+                name = broken(state, after, world)
+                if name is not None:
+                    return Found(len(numbers), count, name, (*trace(numbers, parents, number, world), label))
+                if reliable:
+                    tails.append(number)
+                    heads.append(known)
+    stuck = first_stuck(numbers, tails, heads)
+    if stuck is None:
+        return Found(len(numbers), count, None, ())
+    return Found(len(numbers), count, ENDS, trace(numbers, parents, stuck, world))
+
+
+def trace(numbers: dict[State, int], parents: "array[int]", number: int, world: World) -> tuple[str, ...]:
+    """The sentences of the shortest way to a state."""
+    states = list(numbers)
+    labels: list[str] = []
+    while number:
+        before, after = states[parents[number]], states[number]
+        labels.append(next(label for label, state in [*steps(before, world), *troubles(before, world)] if state == after))
+        number = parents[number]
+    return tuple(reversed(labels))
+
+
+def first_stuck(numbers: dict[State, int], tails: "array[int]", heads: "array[int]") -> int | None:
+    """The first state from which no state is reached in which all is done."""
+    size = len(numbers)
+    starts = array("q", bytes(8 * (size + 1)))
+    for head in heads:
+        starts[head + 1] += 1
+    for place in range(size):
+        starts[place + 1] += starts[place]
+    into, ends = array("q", bytes(8 * len(heads))), starts[:]
+    for tail, head in zip(tails, heads, strict=True):
+        into[ends[head]] = tail
+        ends[head] += 1
+    ended = bytearray(size)
+    stack = [number for state, number in numbers.items() if done(state)]
+    for number in stack:
+        ended[number] = 1
+    while stack:
+        number = stack.pop()
+        for before in into[starts[number] : starts[number + 1]]:
+            if not ended[before]:
+                ended[before] = 1
+                stack.append(before)
+    place = ended.find(0)
+    return None if place < 0 else place
