@@ -36,7 +36,16 @@ def submit(state: State, world: World) -> Iterator[Step]:
                 state, number, Request("acknowledged", "listening")
             )
             continue
-        yield stored(state, world, number)
+        yield stored(sent(state, number), world, number)
+
+
+def sent(state: State, number: int) -> State:
+    """A client who sends a2 after the 202 for a1 counts on their order; when a1 has been executed, it is kept."""
+    request, earlier = state.requests[number], state.requests[0]
+    after = number == 1 and request.phase == "unsent" and earlier.phase == "acknowledged"
+    if not after or status_of(state, "a1") != "accepted":
+        return state
+    return with_request(state, number, request._replace(after=True))
 
 
 def stored(state: State, world: World, number: int) -> Step:
@@ -46,9 +55,9 @@ def stored(state: State, world: World, number: int) -> Step:
     if known and "one-row" not in world.without:
         if request.ear:  # the API itself repeats an INSERT without an answer, under the same id
             label = f"The API repeats the INSERT of {command}, and finds its row."
-            return label, with_request(state, number, Request("stored", request.ear))
+            return label, with_request(state, number, request._replace(phase="stored"))
         label = f"The client sends {command} again; the API finds its key in the journal and answers 202."
-        return label, with_request(state, number, Request("acknowledged"))
+        return label, with_request(state, number, request._replace(phase="acknowledged"))
     ear = request.ear or "listening"
     label = f"The client sends {command}; the API subscribes to its outcome and stores it."
     if known:
@@ -57,7 +66,7 @@ def stored(state: State, world: World, number: int) -> Step:
         ear, label = "", f"The client sends {command}; the API stores it."
     row = Row(f"{command}'" if known else command, "accepted")
     state = state._replace(journal=(*state.journal, row))
-    return label, with_request(state, number, Request("stored", ear))
+    return label, with_request(state, number, request._replace(phase="stored", ear=ear))
 
 
 def answer(state: State, world: World) -> Iterator[Step]:
@@ -77,17 +86,17 @@ def listen(state: State, world: World) -> Iterator[Step]:
     """Who waits without a subscription subscribes, and then reads (`Submit.wait`): of the two only the order matters,
     so they are one step."""
     for number, request in enumerate(state.requests):
-        if request == Request("acknowledged"):
+        if request.phase == "acknowledged" and not request.ear:
             command = f"a{number + 1}"
             if "subscribe-first" in world.without:
                 label = f"The API subscribes to the outcome of {command}, which it has stored before."
-                yield label, with_request(state, number, Request("acknowledged", "listening"))
+                yield label, with_request(state, number, request._replace(ear="listening"))
             elif status_of(state, command) in FINAL:
                 label = f"The API subscribes to the outcome of {command}, reads it and tells the client."
                 yield label, with_request(state, number, Request("told"))
             else:
                 label = f"The API subscribes to the outcome of {command}, and reads that there is none yet."
-                yield label, with_request(state, number, Request("acknowledged", "listening"))
+                yield label, with_request(state, number, request._replace(ear="listening"))
 
 
 def look_again(state: State, world: World) -> Iterator[Step]:
@@ -96,7 +105,7 @@ def look_again(state: State, world: World) -> Iterator[Step]:
     if "look-again" in world.without:
         return
     for number, request in enumerate(state.requests):
-        if request == Request("acknowledged", "listening"):
+        if request.phase == "acknowledged" and request.ear == "listening":
             command = f"a{number + 1}"
             coming = any(command in worker.telling for worker in state.workers)
             if not coming and status_of(state, command) in FINAL:

@@ -114,6 +114,9 @@ def written(state: State, batch: Batch) -> State:
     done = [row.command.rstrip("'") for row in batch.outcomes if row.status == "succeeded"]
     effects = tuple(count + done.count(command) for command, count in zip(COMMANDS, state.effects, strict=True))
     state = state._replace(journal=journal, effects=effects)
+    for number, request in enumerate(state.requests):
+        if request.after and status_of(state, "a1") in FINAL:
+            state = with_request(state, number, request._replace(after=False))
     for number, worker in enumerate(state.workers):
         if worker.ready:
             left = tuple(place for place in worker.ready if waiting(state, place))

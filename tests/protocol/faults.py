@@ -12,7 +12,7 @@
 
 from collections.abc import Iterator
 
-from tests.protocol.api import with_request
+from tests.protocol.api import sent, with_request
 from tests.protocol.batch import forgotten, rolled_back
 from tests.protocol.bells import Step, enqueue, ready
 from tests.protocol.servers import emptied, without_locks
@@ -23,7 +23,6 @@ from tests.protocol.state import (
     PLACES,
     TIMER,
     WORKERS,
-    Request,
     Row,
     State,
     Worker,
@@ -51,7 +50,7 @@ def crash_worker(state: State, world: World) -> Iterator[Step]:
 def crash_api(state: State, world: World) -> Iterator[Step]:
     """The API is killed, and another answers: whoever had no 202 sends again, whoever had one asks for the outcome."""
     requests = tuple(
-        Request("again") if request.phase in ("stored", "again")
+        request._replace(phase="again", ear="") if request.phase in ("stored", "again")
         else request._replace(ear="") if request.phase == "acknowledged"
         else request
         for request in state.requests
@@ -116,10 +115,11 @@ def cut_insert(state: State, world: World) -> Iterator[Step]:
     for number, request in enumerate(state.requests):
         if request.phase == "unsent" and not (number and state.requests[0].phase == "unsent"):
             command = f"a{number + 1}"
-            cut = state._replace(journal=(*state.journal, Row(command, "accepted")))
+            cut = sent(state, number)
+            cut = cut._replace(journal=(*cut.journal, Row(command, "accepted")))
             label = f"The client sends {command}; the API subscribes and stores it, but hears no answer."
             ear = "" if "subscribe-first" in world.without else "listening"
-            yield label, with_request(cut, number, Request("again", ear))
+            yield label, with_request(cut, number, cut.requests[number]._replace(phase="again", ear=ear))
 
 
 def cut_hint(state: State, world: World) -> Iterator[Step]:

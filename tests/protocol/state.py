@@ -41,10 +41,12 @@ class Request(NamedTuple):
 
     phase  `unsent`, `again` (no answer came, so it is sent once more), `stored`, `acknowledged`, `told` its outcome
     ear    the subscription to the outcome: `` none, `listening`, `heard`
+    after  whether it was sent after the other command had been acknowledged and before that was executed
     """
 
     phase: str = "unsent"
     ear: str = ""
+    after: bool = False
 
 
 class Row(NamedTuple):
