@@ -98,11 +98,12 @@ def fail_over(state: State, world: World) -> Iterator[Step]:
     for place, holder in enumerate(redis.locks):
         if holder is not None:
             lost = redis._replace(locks=put(redis.locks, place, None))
-            yield f"Redis fails over, and the lock of partition {PARTITIONS[place]} is lost.", state._replace(redis=lost)
+            label = f"Redis fails over, and has lost the lock of partition {PARTITIONS[place]}."
+            yield label, state._replace(redis=lost)
         for number in WORKERS:
             if holder != number:
                 old = redis._replace(locks=put(redis.locks, place, number))
-                label = f"Redis fails over, and {NAMES[number]} has the lock of partition {PARTITIONS[place]} once more."
+                label = f"Redis fails over, and gives the lock of partition {PARTITIONS[place]} to {NAMES[number]}."
                 yield label, state._replace(redis=old)
     for job in redis.jobs:
         yield f"Redis fails over, and the job of {job} is lost.", forgotten(state, (job,))

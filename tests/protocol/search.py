@@ -5,9 +5,12 @@ or without, a state in which all is done can be reached without a further fault.
 history, in which no step that is possible again and again is put off for ever, comes there.
 """
 
+import gc
+import itertools
 from array import array
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from tests.protocol import api, batch, faults, servers, worker
@@ -16,6 +19,10 @@ from tests.protocol.invariants import broken_state, broken_step, done
 from tests.protocol.state import WORKERS, State, World, first
 
 ENDS = "everything accepted ends"
+
+
+_OF_WORKERS = (*worker.STEPS, *batch.STEPS)
+_OF_OTHERS = (*api.STEPS, *servers.STEPS)
 
 
 class Found(NamedTuple):
@@ -29,14 +36,12 @@ class Found(NamedTuple):
 
 def steps(state: State, world: World) -> Iterator[Step]:
     """What may happen next if nothing goes wrong."""
-    for step in api.STEPS:
+    for step in _OF_OTHERS:
         yield from step(state, world)
     for number in WORKERS:
         if state.workers[number].up:
-            for of_worker in (*worker.STEPS, *batch.STEPS):
+            for of_worker in _OF_WORKERS:
                 yield from of_worker(state, world, number)
-    for step in servers.STEPS:
-        yield from step(state, world)
 
 
 def troubles(state: State, world: World) -> Iterator[Step]:
@@ -44,44 +49,56 @@ def troubles(state: State, world: World) -> Iterator[Step]:
     for choice in api.CHOICES:
         yield from choice(state, world)
     if state.faults:
-        for sort in world.sorts & faults.SORTS.keys():
-            for fault in faults.SORTS[sort]:
-                for label, after in fault(state, world):
-                    yield label, after._replace(faults=state.faults - 1)
+        for sort, strikes in faults.SORTS.items():
+            if sort in world.sorts:
+                for fault in strikes:
+                    for label, after in fault(state, world):
+                        yield label, after._replace(faults=state.faults - 1)
 
 
-def explore(world: World) -> Found:
-    """Every state of the world, or the shortest way to one that breaks an invariant."""
-    import gc; gc.disable()
+def explore(world: World, never: Callable[[State, World], str | None] = broken_state) -> Found:
+    """Every state of the world, or the shortest way to one of which `never` or a step tells what it breaks."""
     start = first(world)
     numbers = {start: 0}
     parents = array("q", [-1])
     tails, heads = array("q"), array("q")  # of the steps that need no trouble
     queue = deque([start])
-    count = 0
-    number = -1
-    while queue:
-        state = queue.popleft()
-        number += 1
-        for reliable, nexts in ((True, steps(state, world)), (False, troubles(state, world))):
-            for label, after in nexts:
-                count += 1
-                known = numbers.get(after)
-                name = broken_step(state, after)
-                if known is None:
-                    known = numbers[after] = len(parents)
-                    parents.append(number)
-                    queue.append(after)
-                    name = name or broken_state(after, world)
-                if name is not None:
-                    return Found(len(numbers), count, name, (*trace(numbers, parents, number, world), label))
-                if reliable:
-                    tails.append(number)
-                    heads.append(known)
-    stuck = first_stuck(numbers, tails, heads)
+    taken = 0
+    with uncollected():
+        for number in itertools.count():
+            if not queue:
+                break
+            state = queue.popleft()
+            for reliable, nexts in ((True, steps(state, world)), (False, troubles(state, world))):
+                for label, after in nexts:
+                    taken += 1
+                    broken = broken_step(state, after)
+                    known = numbers.get(after)
+                    if known is None:
+                        known = numbers[after] = len(parents)
+                        parents.append(number)
+                        queue.append(after)
+                        broken = broken or never(after, world)
+                    if broken is not None:
+                        way = (*trace(numbers, parents, number, world), label)
+                        return Found(len(numbers), taken, broken, way)
+                    if reliable:
+                        tails.append(number)
+                        heads.append(known)
+        stuck = first_stuck(numbers, tails, heads)
     if stuck is None:
-        return Found(len(numbers), count, None, ())
-    return Found(len(numbers), count, ENDS, trace(numbers, parents, stuck, world))
+        return Found(len(numbers), taken, None, ())
+    return Found(len(numbers), taken, ENDS, trace(numbers, parents, stuck, world))
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Nothing here is garbage, and to look for some in a million tuples again and again takes as long as the rest."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def trace(numbers: dict[State, int], parents: "array[int]", number: int, world: World) -> tuple[str, ...]:
@@ -90,7 +107,8 @@ def trace(numbers: dict[State, int], parents: "array[int]", number: int, world: 
     labels: list[str] = []
     while number:
         before, after = states[parents[number]], states[number]
-        labels.append(next(label for label, state in [*steps(before, world), *troubles(before, world)] if state == after))
+        taken = itertools.chain(steps(before, world), troubles(before, world))
+        labels.append(next(label for label, state in taken if state == after))
         number = parents[number]
     return tuple(reversed(labels))
 

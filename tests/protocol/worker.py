@@ -47,8 +47,12 @@ def renew(state: State, world: World, number: int) -> Iterator[Step]:
         renewed = state._replace(redis=after)
         for place in lost:
             renewed = handed_back(renewed, number, place)
-        then = ", and finds another's: it drains that partition no more" if lost else ""
-        yield f"{NAMES[number]} renews its locks{then}.", renewed
+        label = f"{NAMES[number]} renews its locks."
+        if lost:
+            label = f"{NAMES[number]} finds another's token in a lock, and drains that partition no more."
+        elif not any(worker.views):
+            label = f"{NAMES[number]} announces itself."
+        yield label, renewed
 
 
 def lock(state: State, world: World, number: int) -> Iterator[Step]:
