@@ -9,6 +9,7 @@ from tests.protocol.bells import Step, enqueue, ring
 from tests.protocol.state import (
     FINAL,
     PLACES,
+    WAITED_FOR,
     Request,
     Row,
     State,
@@ -32,8 +33,9 @@ def submit(state: State, world: World) -> Iterator[Step]:
             continue
         command = f"a{number + 1}"
         if "commit-first" in world.without and request.phase == "unsent":
-            yield f"The API answers 202 for {command} before its INSERT has committed.", with_request(
-                state, number, Request("acknowledged", "listening")
+            yield (
+                f"The API answers 202 for {command} before its INSERT has committed.",
+                with_request(state, number, Request("acknowledged", "listening")),
             )
             continue
         yield stored(sent(state, number), world, number)
@@ -42,7 +44,7 @@ def submit(state: State, world: World) -> Iterator[Step]:
 def sent(state: State, number: int) -> State:
     """A client who sends a2 after the 202 for a1 counts on their order; when a1 has been executed, it is kept."""
     request, earlier = state.requests[number], state.requests[0]
-    after = number == 1 and request.phase == "unsent" and earlier.phase == "acknowledged"
+    after = number == 1 and request.phase == "unsent" and earlier.phase in ("acknowledged", "told")
     if not after or status_of(state, "a1") != "accepted":
         return state
     return with_request(state, number, request._replace(after=True))
@@ -57,16 +59,23 @@ def stored(state: State, world: World, number: int) -> Step:
             label = f"The API repeats the INSERT of {command}, and finds its row."
             return label, with_request(state, number, request._replace(phase="stored"))
         label = f"The client sends {command} again; the API finds its key in the journal and answers 202."
-        return label, with_request(state, number, request._replace(phase="acknowledged"))
-    ear = request.ear or "listening"
-    label = f"The client sends {command}; the API subscribes to its outcome and stores it."
+        return label, with_request(state, number, acknowledged(command, request))
+    ear = request.ear
+    label = f"The client sends {command}; the API stores it."
     if known:
         label = f"{command} is sent again, and the API stores another row of it."
-    elif "subscribe-first" in world.without:
-        ear, label = "", f"The client sends {command}; the API stores it."
+    elif command == WAITED_FOR and "subscribe-first" not in world.without:
+        ear, label = "listening", f"The client sends {command}; the API subscribes to its outcome and stores it."
     row = Row(f"{command}'" if known else command, "accepted")
     state = state._replace(journal=(*state.journal, row))
     return label, with_request(state, number, request._replace(phase="stored", ear=ear))
+
+
+def acknowledged(command: str, request: Request) -> Request:
+    """The client has its 202, and so all that it wants unless it waits for the outcome."""
+    if command != WAITED_FOR or request.ear == "heard":
+        return request._replace(phase="told", ear="")
+    return request._replace(phase="acknowledged")
 
 
 def answer(state: State, world: World) -> Iterator[Step]:
@@ -75,9 +84,8 @@ def answer(state: State, world: World) -> Iterator[Step]:
     for number, request in enumerate(state.requests):
         if request.phase == "stored":
             command = f"a{number + 1}"
-            heard = request.ear == "heard"
-            answered = with_request(state, number, Request("told") if heard else request._replace(phase="acknowledged"))
-            then = "the outcome follows" if heard else "the bell rings"
+            answered = with_request(state, number, acknowledged(command, request))
+            then = "the outcome follows" if request.ear == "heard" else "the bell rings"
             after = ring(enqueue(answered, world, command), world, PLACES[command])
             yield f"The API answers 202 for {command}; {then}.", after
 

@@ -14,7 +14,7 @@ from tests.protocol.state import (
     FINAL,
     NAMES,
     PLACES,
-    TIMER,
+    WAITED_FOR,
     Batch,
     Request,
     Row,
@@ -101,8 +101,8 @@ def commit(state: State, world: World, number: int) -> Iterator[Step]:
         label = f"{NAMES[number]} finds that a command has its outcome already, and rolls back."
         yield label, rolled_back(state, world, number)
         return
-    telling = commands.union(worker.telling).difference((TIMER,))
-    over = with_worker(state, number, worker._replace(batch=None, telling=tuple(sorted(telling))))
+    telling = (WAITED_FOR,) if WAITED_FOR in commands else worker.telling
+    over = with_worker(state, number, worker._replace(batch=None, telling=telling))
     names = " and ".join(row.command for row in batch.outcomes)
     yield f"{NAMES[number]} commits the outcome of {names}.", written(over, batch)
 

@@ -12,7 +12,7 @@
 
 from collections.abc import Iterator
 
-from tests.protocol.api import sent, with_request
+from tests.protocol.api import acknowledged, sent, with_request
 from tests.protocol.batch import forgotten, rolled_back
 from tests.protocol.bells import Step, enqueue, ready
 from tests.protocol.servers import emptied, without_locks
@@ -22,6 +22,7 @@ from tests.protocol.state import (
     PARTITIONS,
     PLACES,
     TIMER,
+    WAITED_FOR,
     WORKERS,
     Row,
     State,
@@ -50,8 +51,10 @@ def crash_worker(state: State, world: World) -> Iterator[Step]:
 def crash_api(state: State, world: World) -> Iterator[Step]:
     """The API is killed, and another answers: whoever had no 202 sends again, whoever had one asks for the outcome."""
     requests = tuple(
-        request._replace(phase="again", ear="") if request.phase in ("stored", "again")
-        else request._replace(ear="") if request.phase == "acknowledged"
+        request._replace(phase="again", ear="")
+        if request.phase in ("stored", "again")
+        else request._replace(ear="")
+        if request.phase == "acknowledged"
         else request
         for request in state.requests
     )
@@ -118,8 +121,8 @@ def cut_insert(state: State, world: World) -> Iterator[Step]:
             command = f"a{number + 1}"
             cut = sent(state, number)
             cut = cut._replace(journal=(*cut.journal, Row(command, "accepted")))
-            label = f"The client sends {command}; the API subscribes and stores it, but hears no answer."
-            ear = "" if "subscribe-first" in world.without else "listening"
+            label = f"The client sends {command}; the API stores it, but hears no answer."
+            ear = "listening" if command == WAITED_FOR and "subscribe-first" not in world.without else ""
             yield label, with_request(cut, number, cut.requests[number]._replace(phase="again", ear=ear))
 
 
@@ -128,7 +131,7 @@ def cut_hint(state: State, world: World) -> Iterator[Step]:
     for number, request in enumerate(state.requests):
         if request.phase == "stored" and request.ear != "heard":
             command = f"a{number + 1}"
-            answered = with_request(state, number, request._replace(phase="acknowledged"))
+            answered = with_request(state, number, acknowledged(command, request))
             yield f"The API answers 202 for {command}; its hint is lost.", answered
             if "journal-claim" in world.without:
                 label = f"The API answers 202 for {command}; its bell is lost."

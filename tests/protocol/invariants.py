@@ -1,6 +1,19 @@
 """What must hold in every state, and of every step."""
 
-from tests.protocol.state import COMMANDS, FINAL, State, World, status_of
+from tests.protocol.state import COMMANDS, DRAINED, FINAL, State, World, status_of
+
+ENDS = "everything accepted ends"
+BREAKS = {
+    "one outcome": "A command that had its outcome has another one.",
+    "one effect": "A command has its effect more than once, or without having succeeded.",
+    "order per asset": "a2 is executed before a1, for which its client had a 202 when it sent a2.",
+    "one writer": "A batch is committed under a fence that has passed to another worker.",
+    "nothing acknowledged is lost": "A client has a 202, and the journal knows nothing of its command.",
+    "told at once": "A client waits for an outcome whose notice has gone, and no fault was to blame.",
+    "nobody contends": "Two workers drain one partition at once, and no fault was to blame.",
+    ENDS: "From here on a command stays without its outcome, or its client is never told, though no fault follows.",
+}
+"""The invariants, each with what it means that it breaks."""
 
 EXECUTED = frozenset({"succeeded", "failed"})
 
@@ -80,6 +93,14 @@ def told_at_once(state: State) -> bool:
             if status_of(state, command) in FINAL and not told:
                 return False
     return True
+
+
+def contention(state: State, world: World) -> str | None:
+    """No promise, but what the lock in Redis is for: without a fault no two workers drain one partition."""
+    both = zip(*(worker.views for worker in state.workers), strict=True)
+    return (
+        "nobody contends" if state.faults == world.faults and any(DRAINED.issuperset(views) for views in both) else None
+    )
 
 
 def done(state: State) -> bool:

@@ -1,8 +1,8 @@
-"""Breadth-first search through all states, with the shortest way to each that breaks an invariant.
+"""Breadth-first search through all states, with the shortest way to the first that breaks an invariant.
 
-"Everything accepted ends when faults stop" is checked on the whole graph: from every state that can be reached, by faults
-or without, a state in which all is done can be reached without a further fault. Being done ends no more, so a fair
-history, in which no step that is possible again and again is put off for ever, comes there.
+"Everything accepted ends when faults stop" is checked on the whole graph: from every state, whatever faults led there,
+one in which all is done can be reached by steps that need neither fault nor choice. No such step leads out of being
+done again. So a fair history, which puts no step off for ever that is possible again and again, ends with all done.
 """
 
 import gc
@@ -15,11 +15,8 @@ from typing import NamedTuple
 
 from tests.protocol import api, batch, faults, servers, worker
 from tests.protocol.bells import Step
-from tests.protocol.invariants import broken_state, broken_step, done
+from tests.protocol.invariants import BREAKS, ENDS, broken_state, broken_step, done
 from tests.protocol.state import WORKERS, State, World, first
-
-ENDS = "everything accepted ends"
-
 
 _OF_WORKERS = (*worker.STEPS, *batch.STEPS)
 _OF_OTHERS = (*api.STEPS, *servers.STEPS)
@@ -137,3 +134,17 @@ def first_stuck(numbers: dict[State, int], tails: "array[int]", heads: "array[in
                 stack.append(before)
     place = ended.find(0)
     return None if place < 0 else place
+
+
+def story(world: World, found: Found) -> str:
+    """What was explored and what came of it, for people."""
+    scope = f"{world.partitions} partition(s), {world.clients} client(s), {world.faults} fault(s)"
+    if world.faults:
+        scope += f" of {', '.join(sorted(world.sorts))}"
+    if world.without:
+        scope += f"; without {' and '.join(sorted(world.without))}"
+    count = f"{found.states:,} states, {found.steps:,} steps"
+    if found.broken is None:
+        return f"{scope}\n{count}: every invariant holds."
+    way = [f"{number:4}. {label}" for number, label in enumerate(found.trace, 1)]
+    return "\n".join([scope, f"{count}: broken is '{found.broken}'.", *way, f"   => {BREAKS[found.broken]}"])

@@ -6,8 +6,9 @@ Time is a step that may be taken only when it may have passed: the lock of a wor
 from collections.abc import Iterator
 
 from tests.protocol.batch import written
-from tests.protocol.bells import Step
-from tests.protocol.state import NAMES, PARTITIONS, WORKERS, Redis, State, World, lives_matter, put
+from tests.protocol.bells import Step, enqueue, ring
+from tests.protocol.state import NAMES, PARTITIONS, PLACES, TIMER, WORKERS, Redis, State, World, lives_matter, put
+from tests.protocol.worker import accepted_timer
 
 
 def expire(state: State, world: World) -> Iterator[Step]:
@@ -86,4 +87,13 @@ def end_orphan(state: State, world: World) -> Iterator[Step]:
         yield "PostgreSQL ends the transaction whose connection was cut.", state._replace(orphan=None)
 
 
-STEPS = (expire, lapse, come_back, grow_up, commit_orphan, end_orphan)
+def promote(state: State, world: World) -> Iterator[Step]:
+    """The database's clock says that the timer is due: whichever worker looks first has it accepted, and it takes its
+    place in the journal now (`workers/timers.py`)."""
+    promoted = accepted_timer(state)
+    if promoted is not None:
+        label = f"The timer {TIMER} is due: a worker has it accepted, and the bell rings."
+        yield label, ring(enqueue(promoted, world, TIMER), world, PLACES[TIMER])
+
+
+STEPS = (expire, lapse, come_back, grow_up, commit_orphan, end_orphan, promote)

@@ -13,7 +13,9 @@ NAMES: Final = ("w1", "w2")
 PARTITIONS: Final = ("a", "b")
 TIMER: Final = "b1"
 COMMANDS: Final = ("a1", "a2", TIMER)
-"""The first two have clients, who are numbered alike."""
+"""The first two have clients, who are numbered alike. The first waits for its outcome, the second for its 202 only:
+what one wait can meet, the other would too."""
+WAITED_FOR: Final = "a1"
 PLACES: Final = {"a1": 0, "a2": 0, "a1'": 0, "a2'": 0, TIMER: 1}
 """The partition of each row of the journal. A row with a mark is a second one of the same command, which only a
 protocol without "one-row" lets in."""
@@ -102,7 +104,7 @@ class State(NamedTuple):
     A fence is a number that only grows, so all that matters of a worker's fence is whether it is still the
     partition's: `ours` or `passed`. A partition's row is locked while a batch or the orphan has it.
 
-    journal  the rows in the order of `seq`
+    journal  the rows, those of each partition in the order of `seq`: the place among others' says nothing
     owners   `partitions.owner`
     lives    `workers.alive_until` has not passed
     orphan   a transaction whose connection was cut with its COMMIT under way: the server may yet commit it
