@@ -12,6 +12,7 @@ SCOPES: Final = {
     "large": (
         World(2, 2, 1, EVERYTHING),
         World(1, 2, 2, EVERYTHING),
+        World(1, 2, 3, FAULTS),
         World(2, 1, 2, FAULTS),
         World(2, 2, 2, frozenset({"crash", "cut"})),
     ),
@@ -19,6 +20,7 @@ SCOPES: Final = {
 
 ENOUGH: Final = World(1, 2, 1, FAULTS)
 """One partition, in which every defence shows what it is there for."""
+CUT: Final = World(1, 1, 1, frozenset({"cut"}))
 
 
 class Defence(NamedTuple):
@@ -37,11 +39,11 @@ DEFENCES: Final = {
         "only what has no outcome is claimed, and written", "one effect", ENOUGH._replace(faults=0)
     ),
     "journal-claim": Defence("what there is to do is read in the journal, not in the queue", "order per asset"),
-    "sweep": Defence("work is looked for where no bell rang", "everything accepted ends"),
+    "sweep": Defence("work is looked for where no bell rang", "everything accepted ends", CUT),
     "subscribe-first": Defence(
         "the API subscribes to an outcome before it stores the command", "told at once", ENOUGH._replace(faults=0)
     ),
-    "look-again": Defence("what is waited for is read again from time to time", "everything accepted ends"),
+    "look-again": Defence("what is waited for is read again from time to time", "everything accepted ends", CUT),
     "one-row": Defence("what is sent again is found by its id or its key", "one effect"),
     "commit-first": Defence("a 202 is sent after the COMMIT", "nothing acknowledged is lost"),
     "guard": Defence("an outcome is written only where there is none", None),

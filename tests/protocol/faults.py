@@ -150,7 +150,7 @@ def cut_notice(state: State, world: World) -> Iterator[Step]:
         worker = state.workers[number]
         if worker.telling:
             names = " and ".join(worker.telling)
-            label = f"The notice of {NAMES[number]} that {names} have their outcome is lost."
+            label = f"{NAMES[number]} tells that the outcome of {names} is there, and the notice is lost."
             lost = with_worker(state, number, worker._replace(telling=()))
             yield label, forgotten(lost, worker.telling)
 

@@ -1,12 +1,19 @@
 """The protocol keeps its promises under every interleaving, and each of its defences is needed for one of them."""
 
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
 import pytest
 
-from tests.protocol.defences import DEFENCES, ENOUGH, LAYERS, SCOPES
+from tests.protocol import api, batch, faults, servers, worker
+from tests.protocol.defences import DEFENCES, ENOUGH, EVERYTHING, LAYERS, SCOPES
 from tests.protocol.invariants import contention
-from tests.protocol.search import explore, story
-from tests.protocol.state import World
+from tests.protocol.search import explore, steps, story, troubles
+from tests.protocol.state import WORKERS, State, World, first
 
+PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 NEEDED = [name for name, defence in DEFENCES.items() if defence.breaks is not None]
 BACKED = [name for name, defence in DEFENCES.items() if defence.breaks is None]
 
@@ -15,6 +22,7 @@ BACKED = [name for name, defence in DEFENCES.items() if defence.breaks is None]
 def test_every_interleaving_with_a_fault_keeps_every_invariant(world: World) -> None:
     found = explore(world)
     assert found.broken is None, story(world, found)
+    assert f"| {found.states:,} | {found.steps:,} |" in PAGE
 
 
 @pytest.mark.parametrize("name", NEEDED)
@@ -45,3 +53,41 @@ def test_without_the_lock_nothing_is_broken_but_workers_contend() -> None:
     assert explore(calm, never=contention).broken is None
     assert explore(calm._replace(without=frozenset({"lock"}))).broken is None
     assert explore(calm._replace(without=frozenset({"lock"})), never=contention).broken == "nobody contends"
+
+
+def reached(world: World) -> Iterator[State]:
+    """The states of a world, those that are near first."""
+    known = {first(world)}
+    queue = deque(known)
+    while queue:
+        state = queue.popleft()
+        yield state
+        for nexts in (steps(state, world), troubles(state, world)):
+            for _, after in nexts:
+                if after not in known:
+                    known.add(after)
+                    queue.append(after)
+
+
+def test_every_step_and_every_fault_happens() -> None:
+    world = World(2, 1, 2, EVERYTHING)
+    missing = {
+        f"{step.__name__} {number}": partial(step, world=world, number=number)
+        for number in WORKERS
+        for step in (*worker.STEPS, *batch.STEPS)
+        if step not in (worker.sweep, batch.repeat)  # these are steps of weaker protocols
+    }
+    others = (*api.STEPS, *api.CHOICES, *servers.STEPS, *(fault for sort in faults.SORTS.values() for fault in sort))
+    missing |= {step.__name__: partial(step, world=world) for step in others}
+    for state in reached(world):
+        for name, step in list(missing.items()):
+            if any(step(state)):
+                del missing[name]
+        if not missing:
+            return
+    assert not missing
+
+
+@pytest.mark.parametrize("name", DEFENCES)
+def test_the_page_tells_what_each_defence_is_for(name: str) -> None:
+    assert f"\n| `{name}` | {DEFENCES[name].breaks or 'nothing'} |" in PAGE

@@ -58,7 +58,7 @@ def renew(state: State, world: World, number: int) -> Iterator[Step]:
 
 
 def lock(state: State, world: World, number: int) -> Iterator[Step]:
-    """The worker takes the lock of a free partition, for as long as it has less than its share; the fence comes next."""
+    """The worker takes the lock of a free partition, while it has less than its share; the fence comes next."""
     worker, redis = state.workers[number], state.redis
     if redis.mood != "well" or all(worker.views) or "locked" in worker.views:
         return
