@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test mutants check format lock clean
+.PHONY: help demo test soak mutants check format lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -22,6 +22,9 @@ demo: .venv/.made ## the whole stack and a marketplace to watch; ONCE=1 ends by 
 
 test: check ## every check and every test
 	$(BIN)/pytest -n auto --dist loadfile
+
+soak: .venv/.made ## what takes minutes: the model of the protocol in its large scope
+	$(BIN)/python -m tests.protocol --scope large
 
 mutants: .venv/.made ## take one defence out at a time and see which check notices; ONLY="M3 M7", CAMPAIGN=1
 	$(BIN)/python -m tests.mutants.run $(ONLY) $(if $(CAMPAIGN),--campaign)
