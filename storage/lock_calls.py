@@ -18,7 +18,7 @@ from redis.asyncio.client import Redis
 from redis.asyncio.connection import Connection
 from redis.exceptions import NoScriptError, RedisError
 
-from storage.redis import REDIS_SECONDS, connections
+from storage.redis import REDIS_SECONDS, connections, what_failed
 
 CHANNEL = "souk:unlocked"
 """Where freed keys are published."""
@@ -113,6 +113,7 @@ class LockCalls:
     last empty, and since it has answered here on one connection, whichever is less."""
 
     def __init__(self, redis: Redis, answer_seconds: float = REDIS_SECONDS) -> None:
+        self._redis = redis
         self._pool = connections(redis, FENCE_KEY)
         self._connection: Connection | None = None
         self._answer_seconds = answer_seconds
@@ -130,7 +131,7 @@ class LockCalls:
                 age, answers = await self._call([str(len(keys)), *keys, *arguments])
         except (RedisError, OSError, TimeoutError) as error:
             await self.close()
-            raise LockUnavailable(str(error) or "Redis is slow") from error
+            raise LockUnavailable(what_failed(self._redis, error)) from error
         connected_seconds = asyncio.get_running_loop().time() - self._connected_at
         self.known_seconds = min(age / 1_000_000, connected_seconds)
         return [Answer(*answer) for answer in answers]

@@ -42,7 +42,7 @@ from storage.lock_calls import (
     Operation,
 )
 from storage.notices import Listener
-from storage.redis import REDIS_SECONDS
+from storage.redis import REDIS_SECONDS, what_failed
 from storage.tasks import end
 
 __all__ = ["Held", "Lock", "LockError", "LockLost", "LockTimeout", "LockUnavailable", "Locks", "Seen"]
@@ -99,6 +99,7 @@ class Locks:
 
     def __init__(self, redis: Redis, *, answer_seconds: float = REDIS_SECONDS) -> None:
         self._redis = redis
+        self._answer_seconds = answer_seconds
         self._calls = LockCalls(redis, answer_seconds)
         self._watchers: list[Callable[[Sequence[str]], None]] = []
         self._name = secrets.token_hex(8)
@@ -125,9 +126,10 @@ class Locks:
     async def ping(self) -> bool:
         """Whether Redis answers. Raises LockUnavailable, naming the server."""
         try:
-            return bool(await self._redis.ping())
+            async with asyncio.timeout(self._answer_seconds):  # the client may wait twice, to connect and to hear
+                return bool(await self._redis.ping())
         except (RedisError, OSError) as error:
-            raise LockUnavailable(str(error)) from error
+            raise LockUnavailable(what_failed(self._redis, error)) from error
 
     def hold(
         self,

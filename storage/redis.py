@@ -150,6 +150,23 @@ async def server_of(url: str, key: str) -> tuple[dict[str, Any], bool]:
         await redis.connection_pool.disconnect()
 
 
+def what_failed(redis: Redis, error: Exception) -> str:
+    """What an error says, and of which servers, which a time-out alone does not tell."""
+    servers, text = _servers(redis), str(error) or "no answer in time"
+    return text if servers in text else f"{servers}: {text}"
+
+
+def _servers(redis: Redis) -> str:
+    """Those that the URL names."""
+    pool = redis.connection_pool
+    if isinstance(pool, _ClusterPool):
+        return pool.cluster.nodes()
+    if isinstance(pool, _SentinelPool):
+        return ", ".join(_servers(sentinel) for sentinel in pool.sentinel_manager.sentinels)
+    known = pool.connection_kwargs
+    return known.get("path") or f"{known.get('host', 'localhost')}:{known.get('port', 6379)}"
+
+
 def in_slots(redis: Redis) -> bool:
     """Whether a call must keep to the keys of one slot."""
     return isinstance(redis.connection_pool, _ClusterPool)
@@ -234,6 +251,9 @@ class _Cluster:
         asked = await self._ask()
         return asked if key == _ANY else self._owner(key)
 
+    def nodes(self) -> str:
+        return ", ".join(f"{host}:{port}" for host, port in self._clients)
+
     def pool(self, key: str) -> "_ClusterPool":
         if key not in self._pools:
             self._pools[key] = _ClusterPool(key, self, connection_class=self.connection_class, **self.options)
@@ -299,5 +319,5 @@ class _Cluster:
             for _, _, owner in self._owners:
                 self._know(owner)
             return asked
-        message = f"no node of the cluster answers: {', '.join(f'{host}:{port}' for host, port in self._clients)}"
+        message = f"no node of the cluster answers: {self.nodes()}"
         raise Unreachable(message)

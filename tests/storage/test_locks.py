@@ -1,19 +1,25 @@
 """Locks: one holder at a time, in turn, renewed, fenced, and not held when Redis does not answer."""
 
 import asyncio
+import re
+import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from pathlib import Path
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 
 import pytest
 from arq.connections import ArqRedis
 from fakeredis import FakeAsyncRedis, FakeServer
 
-from storage.embedded import EmbeddedRedis
 from storage.locks import Held, LockLost, Locks, LockTimeout, LockUnavailable
 from storage.queue import connect_redis, deserialize, serialize
+from storage.redis import REDIS_SECONDS
 from storage.settings import Settings
 from tests.deadline import eventually
+
+HOST = "127.0.0.1"
+NOBODY = f"{HOST}:1"
+"""Where nobody listens."""
+LIMIT_SECONDS = 2 * REDIS_SECONDS
 
 
 @pytest.fixture(params=["real", "fake"])
@@ -58,22 +64,45 @@ class Inside:
         self.now -= 1
 
 
-# -- the six that every lock must pass
+# -- the six that every lock must pass; test_fallback is tests/system/test_fallback.py
 
 
-async def test_connection(locks: Locks) -> None:
+async def test_connection(locks: Locks, settings: Settings) -> None:
     assert await locks.ping()
+    async with silent() as unanswered, unreachable() as unconnected:
+        for address in (NOBODY, unanswered, unconnected):
+            await assert_it_fails_naming(address, settings)
 
 
-async def test_connection_to_a_wrong_address_names_the_server(settings: Settings) -> None:
-    client = connect_redis(settings.model_copy(update={"redis_url": type(settings.redis_url)("redis://127.0.0.1:1/0")}))
+async def assert_it_fails_naming(address: str, settings: Settings) -> None:
+    url = type(settings.redis_url)(f"redis://{address}/0")
+    client = connect_redis(settings.model_copy(update={"redis_url": url}))
     async with Locks(client) as nowhere:
-        with pytest.raises(LockUnavailable, match=r"127\.0\.0\.1:1"):
-            await asyncio.wait_for(nowhere.ping(), 5)
-        with pytest.raises(LockUnavailable):
-            async with nowhere.hold("key", wait_seconds=0.5):
+        with pytest.raises(LockUnavailable, match=re.escape(address)):
+            await asyncio.wait_for(nowhere.ping(), LIMIT_SECONDS)
+        with pytest.raises(LockUnavailable, match=re.escape(address)):
+            async with nowhere.hold("key", wait_seconds=LIMIT_SECONDS):
                 pytest.fail("held without Redis")
     await client.aclose()
+
+
+@asynccontextmanager
+async def silent() -> AsyncIterator[str]:
+    """The address of somebody who takes connections and says nothing."""
+    with socket.create_server((HOST, 0)) as server:
+        yield f"{HOST}:{server.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def unreachable() -> AsyncIterator[str]:
+    """An address to which no connection comes about, as behind a firewall: its queue is full."""
+    with socket.create_server((HOST, 0), backlog=0) as server, ExitStack() as callers:
+        for _ in range(3):
+            caller = callers.enter_context(socket.socket())
+            caller.setblocking(False)
+            with suppress(BlockingIOError):
+                caller.connect(server.getsockname())
+        yield f"{HOST}:{server.getsockname()[1]}"
 
 
 async def test_basic(locks: Locks) -> None:
@@ -93,25 +122,36 @@ async def test_basic(locks: Locks) -> None:
 async def test_timeout(locks: Locks, others: Locks) -> None:
     inside = Inside()
 
-    async def hold(who: int) -> None:
+    async def stay(who: int) -> None:
         async with locks.hold("key", lease_seconds=2, wait_seconds=10):
             await inside.stay(who, 1)
 
-    await asyncio.gather(*(hold(who) for who in range(3)))
+    await asyncio.gather(*(stay(who) for who in range(3)))
     assert (inside.most, len(inside.order)) == (1, 3)
 
-    async with locks.hold("key", lease_seconds=1) as held:
-        loop = asyncio.get_running_loop()
+    loop, entered, ran = asyncio.get_running_loop(), asyncio.Event(), []
+
+    async def hold_for_3_seconds() -> None:
+        async with locks.hold("key", lease_seconds=2) as held:
+            entered.set()
+            await asyncio.sleep(3)
+            held.check()
+
+    async def wait_half_a_second() -> float:
         asked_at = loop.time()
         with pytest.raises(LockTimeout):
             async with others.hold("key", wait_seconds=0.5):
-                pytest.fail("two holders")
-        assert 0.5 <= loop.time() - asked_at < 1
-        # Renewal keeps it beyond its lease.
-        with pytest.raises(LockTimeout):
-            async with others.hold("key", wait_seconds=1.5):
-                pytest.fail("two holders")
-        held.check()
+                ran.append("the waiter")
+        return loop.time() - asked_at
+
+    holding = asyncio.create_task(hold_for_3_seconds())
+    await entered.wait()
+    entered_at = loop.time()
+    assert 0.5 <= await wait_half_a_second() < 1
+    await asyncio.sleep(entered_at + 2.2 - loop.time())
+    await wait_half_a_second()  # renewal keeps the holder's lease beyond its 2 s
+    await holding
+    assert ran == []
 
 
 async def test_prevents_race_condition(locks: Locks) -> None:
@@ -134,39 +174,29 @@ async def test_prevents_race_condition(locks: Locks) -> None:
     assert counter == 3
 
 
-async def test_fallback(settings: Settings, tmp_path: Path) -> None:
-    """The other half, that commands are executed while Redis is stopped, is claimed in tests/system/test_faults.py."""
-    with EmbeddedRedis(tmp_path / "redis") as server:
-        client = connect_redis(settings.model_copy(update={"redis_url": type(settings.redis_url)(server.url)}))
-        async with Locks(client) as ours:
-            async with ours.hold("key"):
-                pass
-            server.stop()
+async def test_reentrant(locks: Locks, others: Locks, redis: ArqRedis) -> None:
+    refused = 0
 
-            async def attempt() -> None:
-                async with ours.hold("key", wait_seconds=1):
-                    pytest.fail("held without Redis")
+    async def try_until_it_is_free() -> int:
+        nonlocal refused
+        while True:
+            with suppress(LockTimeout):
+                async with others.hold("key", wait_seconds=0.1) as later:
+                    return later.fence
+            refused += 1
 
-            loop = asyncio.get_running_loop()
-            asked_at = loop.time()
-            refusals = await asyncio.gather(*(attempt() for _ in range(3)), return_exceptions=True)
-            assert [type(refusal) for refusal in refusals] == [LockUnavailable] * 3
-            assert loop.time() - asked_at < 1.5
-        await client.aclose()
-
-
-async def test_reentrant(locks: Locks, others: Locks) -> None:
     async with locks.hold("key", lease_seconds=2) as outer:
-        fence = outer.fence
-        async with locks.hold("key") as inner:
+        fence, token = outer.fence, await redis.get("souk:{lock}:key")
+        async with asyncio.timeout(0), locks.hold("key") as inner:  # at once: it does not even wait for Redis
             assert inner is outer
-        with pytest.raises(LockTimeout):
-            async with others.hold("key", wait_seconds=3):
-                pytest.fail("the inner release gave the key away")
+        trying = asyncio.create_task(try_until_it_is_free())
+        await asyncio.sleep(3)
         outer.check()
         assert outer.fence == fence
-    async with others.hold("key", wait_seconds=1) as later:
-        assert later.fence > fence
+        assert await redis.get("souk:{lock}:key") == token, "a second lease, or another's"
+        assert not trying.done()
+        assert refused > 0
+    assert await asyncio.wait_for(trying, 10) > fence
 
 
 # -- several keys
