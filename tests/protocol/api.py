@@ -138,10 +138,13 @@ def cancel(state: State, world: World) -> Iterator[Step]:
 
 
 def redrive(state: State, world: World) -> Iterator[Step]:
-    """An operator has a command accepted again that a bug set aside; it goes to the end (`storage/failed.py`)."""
+    """An operator has a command accepted again that a bug set aside. It keeps its place in the journal, and overtakes
+    no older failed command of its asset (`storage/failed.py`)."""
+    failed: set[int] = set()
     for place, row in enumerate(state.journal):
-        if row.status == "failed":
-            journal = (*state.journal[:place], *state.journal[place + 1 :], Row(row.command, "accepted"))
+        if row.status == "failed" and PLACES[row.command] not in failed:
+            failed.add(PLACES[row.command])
+            journal = put(state.journal, place, Row(row.command, "accepted"))
             yield f"An operator redrives {row.command}.", state._replace(journal=journal)
 
 

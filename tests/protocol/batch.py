@@ -132,7 +132,7 @@ def rolled_back(state: State, world: World, number: int) -> State:
 
 
 def repeat(state: State, world: World, number: int) -> Iterator[Step]:
-    """Only without "new-claim": the batch is written again, without a look into the journal."""
+    """A worker without "new-claim" writes the batch again, without a look into the journal."""
     worker = state.workers[number]
     again = worker.again
     if again is None or any(row_locked(state, place) for place in again.partitions):

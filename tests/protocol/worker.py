@@ -27,6 +27,17 @@ def share(alive: tuple[bool, ...], number: int, world: World) -> int:
     return each + (sum(alive[:number]) < rest)
 
 
+def living(state: State) -> tuple[bool, ...]:
+    """Who is not gone: by the locks in Redis, or while it is away or young by PostgreSQL (`Leases._living`)."""
+    return state.redis.signs if state.redis.mood == "well" else state.lives
+
+
+def free(state: State, number: int, place: int) -> bool:
+    """Whether the partition belongs to nobody who lives, or to the worker itself, who may not have heard of it."""
+    owner = state.owners[place]
+    return owner is None or owner == number or not living(state)[owner]
+
+
 def renew(state: State, world: World, number: int) -> Iterator[Step]:
     """One script renews the worker's sign of life and its locks, and takes back those that were lost. What bears
     another's token is drained no more, and handed back when no batch has it. While Redis is young nobody goes by its
@@ -58,14 +69,15 @@ def renew(state: State, world: World, number: int) -> Iterator[Step]:
 
 
 def lock(state: State, world: World, number: int) -> Iterator[Step]:
-    """The worker takes the lock of a free partition, while it has less than its share; the fence comes next."""
+    """The worker takes the lock of a free partition, while it has less than its share (`Leases._choose`). The fence
+    comes next, whoever has been seen alive meanwhile."""
     worker, redis = state.workers[number], state.redis
     if redis.mood != "well" or all(worker.views) or "locked" in worker.views:
         return
     if sum(map(bool, worker.views)) >= share(redis.signs, number, world):
         return
     for place, view in enumerate(worker.views):
-        if view:
+        if view or not free(state, number, place):
             continue
         locked = with_worker(state, number, worker._replace(views=put(worker.views, place, "locked")))
         if "lock" in world.without:
@@ -76,8 +88,11 @@ def lock(state: State, world: World, number: int) -> Iterator[Step]:
 
 
 def take(state: State, world: World, number: int) -> Iterator[Step]:
-    """PostgreSQL: `owner` becomes the worker and `fence` grows by one, which waits for a batch that has the row. By the
-    lock in Redis, or while Redis is away or young by the end of the owner's sign of life in PostgreSQL."""
+    """The partition gets its new owner and its next fence in PostgreSQL (`_TAKE`), unless a batch has its row.
+
+    That goes by the lock in Redis, or while Redis is away or young by the owner's sign of life in PostgreSQL. (A young
+    Redis is asked for the lock too, which can only prevent some of what is explored here.)
+    """
     worker = state.workers[number]
     for place, view in enumerate(worker.views):
         if view in DRAINED or (row_locked(state, place) and "row-lock" not in world.without):
@@ -86,9 +101,8 @@ def take(state: State, world: World, number: int) -> Iterator[Step]:
             label = f"{NAMES[number]} takes partition {PARTITIONS[place]} in PostgreSQL: its fence grows."
             yield label, taken(state, world, number, place)
         elif state.redis.mood != "well":
-            owner = state.owners[place]
             room = sum(map(bool, worker.views)) < share(state.lives, number, world)
-            if room and (owner is None or not state.lives[owner]):
+            if room and free(state, number, place):
                 label = f"{NAMES[number]} takes partition {PARTITIONS[place]} without Redis: its fence grows."
                 yield label, taken(state, world, number, place)
 
@@ -114,8 +128,7 @@ def taken(state: State, world: World, number: int, place: int, *, heard: bool = 
 def let_go(state: State, world: World, number: int) -> Iterator[Step]:
     """What exceeds the worker's share is handed back as soon as no batch has it (`Leases._hand_back`)."""
     worker = state.workers[number]
-    alive = state.redis.signs if state.redis.mood == "well" else state.lives
-    if sum(map(bool, worker.views)) > share(alive, number, world):
+    if sum(map(bool, worker.views)) > share(living(state), number, world):
         for place in reversed(range(world.partitions)):
             if worker.views[place] in DRAINED and not row_locked(state, place):
                 label = f"{NAMES[number]} has more than its share, and hands partition {PARTITIONS[place]} back."
@@ -124,7 +137,7 @@ def let_go(state: State, world: World, number: int) -> Iterator[Step]:
 
 
 def handed_back(state: State, number: int, place: int, *, freed: bool = True) -> State:
-    """First `owner = NULL WHERE owner = …` in PostgreSQL; then the lock is `freed`, if it bears the worker's token."""
+    """The partition is given up: its owner in PostgreSQL if that is the worker, and then its lock if that is `freed`."""
     worker, redis, owners = state.workers[number], state.redis, state.owners
     if owners[place] == number:
         owners = put(owners, place, None)
