@@ -84,9 +84,10 @@ async def execute(ctx: dict[str, Any], command_id: str) -> str | None:
     says who may execute, here as there.
     """
     settings: Settings = ctx["settings"]
+    redis = connect_redis(settings)
     connection = await connect(settings, "execute", timeout_seconds=STATEMENT_SECONDS, pinned_plans=True)
     try:
-        async with Locks(ctx["redis"], answer_seconds=settings.lock_seconds / 2) as locks:
+        async with Locks(redis, answer_seconds=settings.lock_seconds / 2) as locks:
             while True:
                 row = await connection.fetchrow(_PLACE, UUID(command_id))
                 if row is None or row["status"] != "accepted":
@@ -98,6 +99,8 @@ async def execute(ctx: dict[str, Any], command_id: str) -> str | None:
                     await asyncio.sleep(_AGAIN_SECONDS)
     finally:
         await connection.close()
+        with suppress(RedisError, OSError):
+            await redis.aclose()
 
 
 def refuse(options: Iterable[str]) -> None:

@@ -297,7 +297,7 @@ async def test_execute_waits_for_the_lock_of_the_partition_and_then_executes(qui
     [receipt] = await accept(journal, quick, register(1))
     lock = PREFIX + partition_lock(receipt.partition)
     await redis.set(lock, "somebody else")
-    executing = asyncio.create_task(execute({"settings": quick, "redis": redis}, str(receipt.id)))
+    executing = asyncio.create_task(execute({"settings": quick}, str(receipt.id)))
     async with connected(quick) as connection:
 
         async def is_waiting() -> bool:
@@ -318,14 +318,14 @@ async def test_execute_waits_for_the_lock_of_the_partition_and_then_executes(qui
     await journal.close()
 
 
-async def test_execute_takes_no_partition_from_a_worker_that_lives(quick: Settings, redis: ArqRedis) -> None:
+async def test_execute_takes_no_partition_from_a_worker_that_lives(quick: Settings) -> None:
     """The worker drains nothing here, so what it holds stays accepted; when it has left, the stock worker goes on."""
     journal = Journal(quick)
     async with worker(quick, "a") as a:
         await until(lambda: are_shared(a))
         before = dict(a.fences)
         [receipt] = await accept(journal, quick, register(1))
-        executing = asyncio.create_task(execute({"settings": quick, "redis": redis}, str(receipt.id)))
+        executing = asyncio.create_task(execute({"settings": quick}, str(receipt.id)))
         beat = a.leases._beat_at
         await until(lambda: a.leases._beat_at != beat)
         assert await statuses(journal, [receipt]) == ["accepted"]
