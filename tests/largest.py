@@ -43,6 +43,7 @@ LARGEST: dict[str, Any] = {
     "submission_batch_max": 10_000,
     "wait_max_seconds": 300.0,
     "idempotency_days": 36_500,
+    "arq_results_seconds": 86_400,
     "keep_commands_days": 36_500,
     "streams_max": 10_000,
     "gateway_timeout_seconds": 300.0,

@@ -137,7 +137,7 @@ def let_go(state: State, world: World, number: int) -> Iterator[Step]:
 
 
 def handed_back(state: State, number: int, place: int, *, freed: bool = True) -> State:
-    """The partition is given up: its owner in PostgreSQL if that is the worker, and then its lock if that is `freed`."""
+    """The partition is given up: its owner in PostgreSQL if that is the worker, then its lock if it is `freed`."""
     worker, redis, owners = state.workers[number], state.redis, state.owners
     if owners[place] == number:
         owners = put(owners, place, None)
