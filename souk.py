@@ -17,8 +17,8 @@ from uuid import UUID
 
 import typer
 
-from api import command_line
-from api.terminal import (
+from api.cli import commands as command_line
+from api.cli.terminal import (
     DEFAULT_DATA_DIR,
     AsJson,
     DataDir,
@@ -84,10 +84,10 @@ def _sentence(error: Exception) -> str | None:
     """What to tell the user; None when it is a bug of ours."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from storage.embedded import EmbeddedError
-    from storage.schema import SchemaError
+    from storage.embedded.servers import EmbeddedError
+    from storage.embedded.stack import StackError
+    from storage.postgres.schema import SchemaError
     from storage.settings import SettingsError
-    from storage.stack import StackError
 
     if isinstance(error, SettingsError | SchemaError | StackError | EmbeddedError):
         return str(error)
@@ -109,7 +109,7 @@ def up(
     partitions: Partitions = 64,
 ) -> None:
     """Run the whole stack in the foreground: PostgreSQL, Redis, migrations, API, workers; Ctrl-C stops it."""
-    from storage.installation import brought_up
+    from storage.embedded.installation import brought_up
 
     _warn_of_unknown_variables()
     with brought_up(data_dir, host, port, workers, partitions) as processes, interruptible():
@@ -131,8 +131,8 @@ def demo(
     """Run the stack, fill a small marketplace, and trade on it over HTTP."""
     from loadtest.demo import demo as trade
     from loadtest.terms import BRISK
-    from storage import stack
-    from storage.installation import brought_up
+    from storage.embedded import stack
+    from storage.embedded.installation import brought_up
 
     _warn_of_unknown_variables()
     for name, value in BRISK.items():
@@ -181,7 +181,7 @@ def worker(
 @app.command()
 def migrate() -> None:
     """Bring the database to the newest version."""
-    from storage.schema import migrate as bring_up_to_date
+    from storage.postgres.schema import migrate as bring_up_to_date
     from storage.settings import load_settings
 
     _warn_of_unknown_variables()
@@ -197,7 +197,7 @@ def _checked_settings(name: str) -> "Settings":
     # Most objects die young and in no cycle: collecting seldom saves a tenth of the time.
     gc.set_threshold(50_000, 20, 50)
     logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s {name} %(levelname)s %(message)s")
-    from storage.schema import check
+    from storage.postgres.schema import check
     from storage.settings import load_settings
 
     _warn_of_unknown_variables()
@@ -208,7 +208,7 @@ def _checked_settings(name: str) -> "Settings":
 
 def _run(work: Any, settings: "Settings") -> Any:
     """Run `work(engine)` with a pool of its own."""
-    from storage.database import engine as make_engine
+    from storage.postgres.connection import engine as make_engine
 
     async def with_engine() -> Any:
         engine = make_engine(settings)
@@ -230,7 +230,7 @@ def queues(
     watch: Annotated[bool, typer.Option("--watch", help="Again every second, until Ctrl-C.")] = False,
 ) -> None:
     """Show each partition: commands waiting, age of the oldest, owner, fence."""
-    from storage.backlog import backlog
+    from storage.journal.backlog import backlog
 
     settings = _settings_of(data_dir)
     if not watch:
@@ -253,7 +253,7 @@ def queues(
 @app.command()
 def failed(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = None) -> None:
     """Show the commands that were set aside because of a bug, and what it said."""
-    from storage.failed import failed as find_failed
+    from storage.journal.redrive import failed as find_failed
 
     rows = _run(find_failed, _settings_of(data_dir))
     shown = [
@@ -278,8 +278,8 @@ def redrive(
     """
     if bool(ids) == all_of_them:
         raise typer.BadParameter("name the failed commands, or say --all")
-    from storage.failed import Refused
-    from storage.failed import redrive as accept_again
+    from storage.journal.redrive import Refused
+    from storage.journal.redrive import redrive as accept_again
 
     settings = _settings_of(data_dir)
     try:
@@ -294,9 +294,9 @@ def repartition(
     number: Annotated[int, typer.Argument(min=1, max=999, metavar="N")], data_dir: DataDir = DEFAULT_DATA_DIR
 ) -> None:
     """Change the number of partitions, while no API and no worker runs. It is safe to cut off at any point."""
-    from storage import stack
-    from storage.repartition import AtWork
-    from storage.repartition import repartition as change_partitions
+    from storage.embedded import stack
+    from storage.journal.repartition import AtWork
+    from storage.journal.repartition import repartition as change_partitions
 
     with ExitStack() as servers:
         given = stack.running(data_dir)
@@ -338,7 +338,7 @@ def audit(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = None) -> None:
 @app.command()
 def config(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = None) -> None:
     """Show every setting, its value and where it came from; secrets are masked."""
-    from storage import stack
+    from storage.embedded import stack
 
     _warn_of_unknown_variables()
     settings = _settings_of(data_dir)
@@ -386,7 +386,7 @@ def keys_revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], data_dir: 
 
 
 def _settings_of(data_dir: Path) -> "Settings":
-    from storage.installation import settings_of
+    from storage.embedded.installation import settings_of
 
     return settings_of(data_dir)
 

@@ -10,26 +10,26 @@ from starlette.middleware import Middleware
 from starlette.routing import Route, WebSocketRoute
 
 from api.auth import Keyring
-from api.docs import Docs
+from api.events.hub import Hub
+from api.events.limits import Places
+from api.events.session import Sessions
+from api.events.sse import Streams
+from api.events.websocket import WebSockets
 from api.health import Health
-from api.hub import Hub
 from api.metrics import Metrics
+from api.openapi.docs import Docs
 from api.outcomes import Outcomes
-from api.places import Places
 from api.problems import EXPECTED, answer_http_error, answer_problem
 from api.replica import CONNECT_SECONDS, Reader
 from api.results import Results
-from api.session import Sessions
-from api.streams import Streams
 from api.submit import Submit
 from api.views import Views
-from api.webhooks import Webhooks
-from api.websocket import WebSockets
-from storage.database import engine as make_engine
-from storage.hints import Hints
-from storage.journal import Journal
-from storage.notices import Listener
-from storage.queue import OUTCOMES_CHANNEL, Queue, connect_redis
+from api.webhooks.routes import Webhooks
+from storage.journal.accept import Journal
+from storage.postgres.connection import engine as make_engine
+from storage.redis.hints import Hints
+from storage.redis.notices import Listener
+from storage.redis.queue import OUTCOMES_CHANNEL, Queue, connect_redis
 from storage.settings import Settings
 from storage.tasks import end
 

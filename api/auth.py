@@ -1,7 +1,7 @@
 """Credentials: `Authorization: Bearer <key>`, and what each role may send and see. Nothing is open by default.
 
-A browser's EventSource and WebSocket send no headers of ours: for them a session's cookie stands in (api/session.py),
-honoured there only, and not when the page that asks is another host's.
+A browser's EventSource and WebSocket send no headers of ours: for them a session's cookie stands in
+(api/events/session.py), honoured there only, and not when the page that asks is another host's.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from api.pages import integer
 from api.problems import Problem
 from commands.command import BIGINT_MAX, KINDS, Command, Invalid
-from storage.journal import Receipt
+from storage.journal.accept import Receipt
 from storage.keys import Credential, Role, find_key, find_session, hash_of
 
 _REMEMBER_SECONDS = 1.0

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 from api.openapi.columns import object_of
 from api.openapi.operation import Answer, described
 from api.problems import json_response
-from storage.queue import Queue
+from storage.redis.queue import Queue
 
 _PART = {"type": "string", "examples": ["ok"]}
 _READINESS = object_of({"ready": {"type": "boolean"}, "parts": object_of({"postgresql": _PART, "redis": _PART})})

@@ -20,9 +20,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.openapi.operation import Answer, described
-from storage.backlog import backlog
-from storage.hints import Hints
-from storage.queue import Queue
+from storage.journal.backlog import backlog
+from storage.redis.hints import Hints
+from storage.redis.queue import Queue
 
 _FRESH_SECONDS = 1.0
 _METHODS = ("GET", "HEAD", "POST", "DELETE")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Self
 from uuid import UUID
 
-from storage.journal import Journal, Receipt
+from storage.journal.accept import Journal, Receipt
 
 _REREAD_SECONDS = 1.0
 """A notice may be lost: whatever is waited for is read this often."""

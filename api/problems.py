@@ -17,8 +17,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from commands.command import Invalid
-from storage.database import Unavailable, is_weather
-from storage.journal import KeyReused, Overloaded, TooManyUnfinished
+from storage.journal.accept import KeyReused, Overloaded, TooManyUnfinished
+from storage.postgres.connection import Unavailable, is_weather
 
 logger = logging.getLogger(__name__)
 

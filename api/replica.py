@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from storage.database import is_weather
+from storage.postgres.connection import is_weather
 
 logger = logging.getLogger(__name__)
 

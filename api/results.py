@@ -17,12 +17,12 @@ from api.submit import Submit
 from api.views.reads import page_schema
 from commands.command import KINDS, SYSTEM, Invalid, Sender
 from commands.outcome import Outcome, Status
-from storage.cancel import LOCK_SECONDS, cancel
-from storage.database import is_weather
-from storage.hints import Hints
-from storage.journal import Journal, Receipt
+from storage.journal.accept import Journal, Receipt
+from storage.journal.cancel import LOCK_SECONDS, cancel
 from storage.keys import Credential, Role
-from storage.queue import result_record
+from storage.postgres.connection import is_weather
+from storage.redis.hints import Hints
+from storage.redis.queue import result_record
 from storage.settings import Settings
 from storage.tables import archived_commands, commands
 

@@ -32,9 +32,9 @@ from api.outcomes import Outcomes
 from api.problems import Problem, json_response, problem_of
 from commands.command import KINDS, PRINTABLE, USER, Invalid, UserId, decode
 from commands.outcome import Status
-from storage.hints import Hints
-from storage.journal import Journal, Receipt, Submission, new_id, partition_of
+from storage.journal.accept import Journal, Receipt, Submission, new_id, partition_of
 from storage.keys import Credential, Role
+from storage.redis.hints import Hints
 from storage.sealing import NoSecretKey, Sealer
 from storage.settings import Settings
 

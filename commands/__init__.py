@@ -4,8 +4,8 @@ Start with command.py (what a command is), then book.py (what a rule may read an
 """
 
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 
 # Declaring a command class makes its kind known, so every module of the language is read.
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
+for _module in walk_packages(__path__, f"{__name__}."):
+    import_module(_module.name)

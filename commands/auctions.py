@@ -14,7 +14,7 @@ from commands.book import Account, Book
 from commands.command import SYSTEM, USER, Envelope, Price, Within
 from commands.deals import sell_item
 from commands.document import Need, document
-from commands.items import ItemCommand, Nft, NftState, detach, found, require_free, require_owner, touch_detach
+from commands.nft.items import ItemCommand, Nft, NftState, detach, found, require_free, require_owner, touch_detach
 from commands.outcome import Code, Rejection
 from commands.terms import Terms
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from commands.book import Book, available, held
 from commands.document import record
-from commands.items import Nft, hand_over, public_topics
+from commands.nft.items import Nft, hand_over, public_topics
 
 
 @record("deals", moment="made_at")

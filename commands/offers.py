@@ -14,7 +14,7 @@ from commands.book import Account, Book
 from commands.command import SYSTEM, USER, Envelope, Price
 from commands.deals import sell_item
 from commands.document import Need, Scope, document
-from commands.items import HANGING, Hanging, ItemCommand, Nft, NftState, found, hang, require_free, touch_detach
+from commands.nft.items import HANGING, Hanging, ItemCommand, Nft, NftState, found, hang, require_free, touch_detach
 from commands.outcome import Code, Rejection
 from commands.terms import Terms
 

@@ -25,7 +25,7 @@ from commands.command import (
 )
 from commands.deals import Deal, DealItem, record_deal
 from commands.document import Need, Scope, document
-from commands.items import (
+from commands.nft.items import (
     Gift,
     GiftFacts,
     GiftLock,

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from loadtest.run import RunResult
 from loadtest.stack import Target
-from storage.locks import LockError, Locks
+from storage.redis.locks import LockError, Locks
 
 PAIRS = 1_000
 LATENCY_PAIRS = 100

@@ -19,7 +19,7 @@ import asyncpg
 from pydantic_core import from_json
 
 from commands.command import BIGINT_MAX
-from storage.database import Connection
+from storage.postgres.connection import Connection
 
 SCAN_MAX = 20_000
 """Rows that one reading looks at; topics have no index, so that the workers, who write, need not keep one."""

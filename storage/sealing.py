@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from pydantic_core import from_json, to_json
 
 from commands.command import SEALED, Command, secret_fields
-from storage.journal import fingerprint_of
+from storage.journal.accept import fingerprint_of
 
 ERASE = """
 UPDATE commands SET secrets = NULL

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from storage.stack import free_port
+from storage.embedded.stack import free_port
 from tests.deadline import eventually
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of the bridge's and ours").decode()

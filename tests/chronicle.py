@@ -15,16 +15,16 @@ from pydantic_core import from_json, to_json
 from commands.book import Account
 from commands.decide import decide_all
 from commands.document import STORED, Row
-from commands.items import GiftLock
+from commands.nft.items import GiftLock
 from commands.outcome import Outcome
-from storage.database import Connection
-from storage.journal import fingerprint_of, partition_of
+from storage.journal.accept import fingerprint_of, partition_of
+from storage.journal.unit_of_work import Entry, UnitOfWork
+from storage.postgres.connection import Connection
 from storage.settings import Settings
-from storage.unit_of_work import Entry, UnitOfWork
 from tests.commands import acts
 from tests.commands.side_by_side import OPENED_SECONDS, SideBySide, command_of
 from tests.commands.world import START
-from workers.timers import _DUE_MAX, promotion
+from workers.services.timers import _DUE_MAX, promotion
 
 SECONDS = (0, 0, 1, 130, 400, 3_600, 90_000)
 JOURNAL = (

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from storage.database import Connection, connect
-from storage.embedded import EmbeddedPostgres, EmbeddedRedis
-from storage.journal import Journal
+from storage.embedded.servers import EmbeddedPostgres, EmbeddedRedis
+from storage.journal.accept import Journal
+from storage.postgres.connection import Connection, connect
 from storage.settings import Settings
 from tests.installation import REDIS_DATABASES, Installer
 

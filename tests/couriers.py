@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from storage.locks import Locks
-from storage.queue import connect_redis
+from storage.redis.locks import Locks
+from storage.redis.queue import connect_redis
 from storage.settings import Settings
-from workers.couriers import Couriers
+from workers.services.couriers import Couriers
 
 
 @asynccontextmanager

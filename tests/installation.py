@@ -7,9 +7,9 @@ from typing import Any
 import asyncpg
 from pydantic import SecretStr
 
-from storage.database import Connection, engine
-from storage.embedded import EmbeddedPostgres, EmbeddedRedis
-from storage.schema import migrate
+from storage.embedded.servers import EmbeddedPostgres, EmbeddedRedis
+from storage.postgres.connection import Connection, engine
+from storage.postgres.schema import migrate
 from storage.settings import Settings, load_settings
 
 PASSWORD = "canary-of-the-database-password"

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from commands.command import KINDS
-from storage.journal import Journal, Receipt, Submission, fingerprint_of, new_id, partition_of
+from storage.journal.accept import Journal, Receipt, Submission, fingerprint_of, new_id, partition_of
 from storage.settings import Settings
 
 

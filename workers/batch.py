@@ -18,10 +18,10 @@ from commands.book import Book
 from commands.command import Envelope
 from commands.decide import decide_all
 from commands.outcome import Outcome, Status
-from storage.database import Connection, is_weather
-from storage.queue import result_record
+from storage.journal.unit_of_work import Fenced, UnitOfWork
+from storage.postgres.connection import Connection, is_weather
+from storage.redis.queue import result_record
 from storage.settings import Settings
-from storage.unit_of_work import Fenced, UnitOfWork
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Collection
 from datetime import datetime
 
-from storage.hints import Hint, Hints
-from storage.queue import WORKERS_KEY, Queue
-from storage.redis import together
+from storage.redis.addresses import together
+from storage.redis.hints import Hint, Hints
+from storage.redis.queue import WORKERS_KEY, Queue
 
 HEALTH_SECONDS = 5.0
 HEALTH_LASTS_SECONDS = 8.0

@@ -19,15 +19,17 @@ from itertools import chain
 from uuid import UUID
 
 from commands.outcome import Status
-from storage.database import Connection, Line, is_weather
+from storage.journal.unit_of_work import Fenced
+from storage.postgres.connection import Connection, Line, is_weather
 from storage.settings import Settings
-from storage.unit_of_work import Fenced
 from workers.batch import Batch, Hand, clear, run_batch, run_isolated, run_suspect
 
 logger = logging.getLogger(__name__)
 
 STATEMENT_SECONDS = 30.0
 _BACKOFF_SECONDS = (0.05, 2.0)
+_FENCED_SECONDS = 0.02
+"""In which the leases look which partitions of the batch are still ours; those go on."""
 
 
 class Lanes:
@@ -135,7 +137,8 @@ class Lanes:
             except Fenced:
                 hand.empty()
                 self.fenced.set()
-                again = ()
+                again = fences
+                await asyncio.sleep(_FENCED_SECONDS)
             except Exception as error:
                 again = fences
                 self.retried += hand.put_back()

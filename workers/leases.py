@@ -26,8 +26,8 @@ from datetime import timedelta
 from asyncpg import Record
 
 from commands.outcome import Status
-from storage.database import Connection, Line, is_weather
-from storage.locks import Held, Locks, LockTimeout, LockUnavailable, Seen
+from storage.postgres.connection import Connection, Line, is_weather
+from storage.redis.locks import Held, Locks, LockTimeout, LockUnavailable, Seen
 from storage.settings import Settings
 from workers.lanes import Lanes
 

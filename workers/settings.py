@@ -13,7 +13,7 @@ import signal
 import socket
 from typing import Any
 
-from storage.queue import WORKERS_KEY, arq_redis, deserialize, serialize
+from storage.redis.queue import WORKERS_KEY, arq_redis, deserialize, serialize
 from storage.settings import load_settings
 from workers.health import HEALTH_SECONDS, health_key
 
@@ -50,8 +50,8 @@ async def work(ctx: dict[str, Any]) -> None:
     """The life of a worker of ours in the place of the stock one that calls this at its start, a burst if that is one:
     it ends when the stock one is cancelled, as signals do, and leaves it nothing to do. Raises SettingsError or
     SchemaError when the database is not for these settings."""
-    from storage.database import engine as make_engine  # noqa: PLC0415 - nothing for a check
-    from storage.schema import check  # noqa: PLC0415
+    from storage.postgres.connection import engine as make_engine  # noqa: PLC0415 - nothing for a check
+    from storage.postgres.schema import check  # noqa: PLC0415
     from workers.worker import SoukWorker, refuse  # noqa: PLC0415
 
     stock = _caller()

@@ -22,11 +22,12 @@ from arq.worker import Worker, func
 from redis.exceptions import RedisError
 
 from commands.outcome import Status
-from storage.database import connect
-from storage.hints import Hints
-from storage.locks import Locks, LockTimeout
-from storage.notices import Listener
-from storage.queue import (
+from storage.journal.unit_of_work import Fenced
+from storage.postgres.connection import connect
+from storage.redis.hints import Hints
+from storage.redis.locks import Locks, LockTimeout
+from storage.redis.notices import Listener
+from storage.redis.queue import (
     BELLS_CHANNEL,
     FUNCTION,
     WORKERS_KEY,
@@ -38,16 +39,15 @@ from storage.queue import (
 )
 from storage.settings import Settings
 from storage.tasks import end
-from storage.unit_of_work import Fenced
 from workers.batch import Batch, run_batch
-from workers.couriers import Couriers
 from workers.health import HEALTH_SECONDS, Health, Progress, health_key
 from workers.lanes import STATEMENT_SECONDS, Lanes
 from workers.leases import Leases, borrowed
-from workers.retention import Retention
-from workers.sweeper import Sweeper
-from workers.timers import Timers
-from workers.webhooks import Webhooks
+from workers.services.couriers import Couriers
+from workers.services.deliveries import Webhooks
+from workers.services.retention import Retention
+from workers.services.sweeper import Sweeper
+from workers.services.timers import Timers
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from api.pages import TEXT, TIME, Page, choice, one_of, read_page, require_known
 from api.views.reads import Asked, Told, View, page_schema, shown
 from api.views.shapes import GIFT, ITEM, ITEMS_AND_GIFTS, TRAITS, columns, gift_filters, price_filters, text_id
 from commands.command import Invalid
-from commands.items import NftState
+from commands.nft.items import NftState
 from commands.terms import Integration, Terms
 from storage.tables import (
     HOUR,

@@ -50,7 +50,7 @@ from api.views.shapes import (
     text_id,
 )
 from commands.command import BIGINT_MAX
-from commands.items import NftState
+from commands.nft.items import NftState
 from commands.users import memo_of
 from storage.tables import (
     HOLDS,

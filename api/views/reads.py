@@ -16,7 +16,7 @@ from api.openapi.operation import Parameter
 from api.pages import UUID_TEXT, Page, integer, read_page, require_known
 from api.problems import not_found
 from commands.command import BIGINT_MAX
-from commands.items import NftState
+from commands.nft.items import NftState
 from storage.settings import Settings
 from storage.tables import nfts
 

@@ -16,8 +16,8 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from storage.child import EmbeddedError, spawn
-from storage.embedded import find_redis
+from storage.embedded.child import EmbeddedError, spawn
+from storage.embedded.servers import find_redis
 
 HOST = "127.0.0.1"
 MASTER = "souk"

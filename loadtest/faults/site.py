@@ -22,7 +22,7 @@ from pydantic_core import from_json
 from redis.asyncio import Redis
 
 from loadtest.faults.redises import SentinelSet, sentinel_set
-from storage.embedded import EmbeddedPostgres, EmbeddedRedis
+from storage.embedded.servers import EmbeddedPostgres, EmbeddedRedis
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 30.0

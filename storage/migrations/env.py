@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that storage/schema.py hands over."""
+"""Alembic's entry: runs the migrations on the connection that storage/postgres/schema.py hands over."""
 
 from alembic import context
 

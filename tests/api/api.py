@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 
 from api.app import make_app
-from storage.database import engine as make_engine
 from storage.keys import Role, create_key
+from storage.postgres.connection import engine as make_engine
 from storage.settings import Settings
 from storage.tables import metadata
 from tests.deadline import again_while_busy

@@ -15,8 +15,8 @@ from websockets.exceptions import ConnectionClosed
 
 from api.app import make_app
 from api.server import make_server
-from storage.database import engine as make_engine
 from storage.keys import Role, create_key
+from storage.postgres.connection import engine as make_engine
 from storage.settings import Settings
 from tests.api.api import Api
 from tests.deadline import eventually

@@ -191,7 +191,7 @@ async def test_problems_do_not_repeat_what_was_sent(api: Api) -> None:
 @pytest.mark.parametrize("kind", FIELDS)
 async def test_kinds_and_their_fields_are_the_documented_ones(kind: str) -> None:
     from commands.command import KINDS  # noqa: PLC0415 - the one look at the code: that the table above is complete
-    from commands.items import GiftFacts  # noqa: PLC0415
+    from commands.nft.items import GiftFacts  # noqa: PLC0415
 
     assert set(KINDS[kind].model_fields) == {path for path in FIELDS[kind] if "." not in path}
     assert set(GiftFacts.model_fields) == set(GIFT)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from storage.cancel import LOCK_SECONDS
-from storage.journal import Journal
+from storage.journal.accept import Journal
+from storage.journal.cancel import LOCK_SECONDS
 from storage.keys import Role
 from tests.api.api import Api, assert_problem, running
 from tests.commits import wire_to

@@ -8,11 +8,11 @@ from typing import TypeVar
 
 import pytest
 
-from api import hub as hub_module
-from api.hub import Behind, Hub, Subscription
+from api.events import hub as hub_module
+from api.events.hub import Behind, Hub, Subscription
 from commands.command import Invalid
-from storage.database import Connection, Unavailable
 from storage.feed import Cursor, StoredEvent, read_end, read_events
+from storage.postgres.connection import Connection, Unavailable
 from storage.settings import Settings
 from storage.tasks import end
 from tests.deadline import eventually

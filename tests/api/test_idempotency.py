@@ -9,9 +9,9 @@ from uuid import UUID
 
 import pytest
 
-from storage.failed import redrive
+from storage.journal.redrive import redrive
+from storage.journal.retire import expire_keys
 from storage.keys import Role
-from storage.retention import expire_keys
 from tests.api.api import Api, assert_problem, running
 from tests.installation import connected
 from tests.market import TON, buy, register, set_price

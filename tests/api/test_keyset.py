@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.datastructures import QueryParams
 
 from api.pages import Page, either, one_of, read_page
-from storage.database import engine as make_engine
+from storage.postgres.connection import engine as make_engine
 from tests.installation import Installer
 
 rows = Table("rows", MetaData(), Column("id", BigInteger), Column("rank", BigInteger), Column("kind", Text))

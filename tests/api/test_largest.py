@@ -11,15 +11,15 @@ from api.views import READS
 from api.views.reads import Audience
 from commands.users import memo_of
 from storage.audit import audit
-from storage.database import connect
-from storage.retention import expire_keys, forget_calls, retire_commands
+from storage.journal.retire import expire_keys, forget_calls, retire_commands
+from storage.postgres.connection import connect
 from tests.api.api import Api, running
 from tests.api.bazaar import ADDRESS
 from tests.installation import Installer, connected
 from tests.largest import LARGEST
 from tests.market import buy, deposit, gift, receive, register, set_price
-from workers.timers import _PROMOTE
-from workers.turns import Turns
+from workers.services.timers import _PROMOTE
+from workers.services.turns import Turns
 
 SELLER, BUYER = 1, 2
 PRICE, AMOUNT, LIFE = LARGEST["price_max_nano"], LARGEST["deposit_max_nano"], LARGEST["offer_life_seconds"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from storage.database import engine as make_engine
+from storage.postgres.connection import engine as make_engine
 from tests.api.million import ITEMS, LISTED, RARE, fill
 from tests.api.plans import Reader
 from tests.installation import Installer, connected

@@ -11,8 +11,8 @@ from starlette.datastructures import QueryParams
 
 from api.pages import _cursor, read_page
 from api.results import list_for
-from storage.database import engine as make_engine
 from storage.keys import Credential, Role
+from storage.postgres.connection import engine as make_engine
 from tests.api.plans import explain
 from tests.installation import Installer, connected
 

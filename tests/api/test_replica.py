@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from storage.child import environment
-from storage.embedded import POSTGRES_SETTINGS, EmbeddedPostgres, EmbeddedRedis, _postgres_binaries
+from storage.embedded.child import environment
+from storage.embedded.servers import POSTGRES_SETTINGS, EmbeddedPostgres, EmbeddedRedis, _postgres_binaries
 from storage.settings import load_settings
 from tests.api.api import Api, running
 from tests.deadline import eventually

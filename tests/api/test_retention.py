@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
+from storage.journal.retire import retire_commands
 from storage.keys import Role
-from storage.retention import retire_commands
 from tests.api.api import Api, assert_problem, running
 from tests.installation import Installer, connected
 from tests.market import TON, buy, fund, receive, register, set_price

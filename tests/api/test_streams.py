@@ -16,13 +16,13 @@ import pytest
 from pydantic import SecretStr
 from starlette.applications import Starlette
 
-from api import streams
-from api.hub import BUFFER_MAX
+from api.events import sse as streams
+from api.events.hub import BUFFER_MAX
 from api.server import STALLED_SECONDS, listen, make_server
-from storage.database import Connection
 from storage.feed import Cursor, read_end
 from storage.keys import Role, revoke_key
-from storage.queue import OUTCOMES_CHANNEL, connect_redis
+from storage.postgres.connection import Connection
+from storage.redis.queue import OUTCOMES_CHANNEL, connect_redis
 from tests.api.api import assert_problem
 from tests.api.sockets import SMALL_BUFFER, Served, served
 from tests.deadline import eventually

@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import pytest
 
+from api.events.topics import TOPICS_MAX, readable
 from api.problems import Problem
-from api.topics import TOPICS_MAX, readable
 from commands.command import Invalid
 from storage.keys import Credential, Role
 

@@ -12,10 +12,10 @@ from api import outcomes as outcomes_module
 from api.auth import Keyring
 from api.outcomes import Outcomes
 from api.submit import Submit
-from storage.database import Connection, connect, engine
-from storage.hints import Hints
-from storage.journal import Journal, Receipt
-from storage.queue import OUTCOMES_CHANNEL, Queue, connect_redis
+from storage.journal.accept import Journal, Receipt
+from storage.postgres.connection import Connection, connect, engine
+from storage.redis.hints import Hints
+from storage.redis.queue import OUTCOMES_CHANNEL, Queue, connect_redis
 from storage.settings import Settings
 from storage.tasks import end
 from tests.api.api import Api, running

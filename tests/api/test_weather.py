@@ -12,7 +12,7 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from storage.embedded import EmbeddedPostgres, EmbeddedRedis
+from storage.embedded.servers import EmbeddedPostgres, EmbeddedRedis
 from storage.keys import Role
 from storage.settings import load_settings
 from tests.api.api import Api, assert_problem, running

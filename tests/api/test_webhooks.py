@@ -12,7 +12,7 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from storage.keys import Role
-from storage.webhooks import BY_HAND_MAX, WEBHOOKS_MAX
+from storage.webhooks.endpoints import BY_HAND_MAX, WEBHOOKS_MAX
 from tests.api.api import Api, assert_problem, running
 from tests.installation import Installer, connected
 

@@ -12,9 +12,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from api import server as api_server
-from api import websocket
+from api.events import websocket
 from storage.keys import Role, revoke_key
-from storage.queue import OUTCOMES_CHANNEL, connect_redis
+from storage.redis.queue import OUTCOMES_CHANNEL, connect_redis
 from tests.api.sockets import PATIENCE_SECONDS, Client, Served, assert_refused, served
 from tests.deadline import eventually
 from tests.installation import Installer, connected

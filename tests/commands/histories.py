@@ -14,7 +14,7 @@ from commands.auctions import Auction, Bid, BidState
 from commands.book import FEES, Account, Posting
 from commands.command import Command
 from commands.deals import Deal
-from commands.items import Nft, NftState
+from commands.nft.items import Nft, NftState
 from commands.offers import Offer
 from commands.outcome import Outcome
 from commands.terms import TON, fee_nano

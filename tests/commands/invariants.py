@@ -6,20 +6,20 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 
+from commands.accounts.telegram import Channel, TelegramAccount
 from commands.auctions import Auction, Bid
 from commands.book import Posting
-from commands.channel_purchases import ChannelPurchase
+from commands.channels.purchases import ChannelPurchase
 from commands.deals import Deal, DealItem
 from commands.document import is_open
-from commands.items import Intake, Nft
+from commands.market.withdrawals import Withdrawal
+from commands.nft.items import Intake, Nft
+from commands.nft.returns import Return
 from commands.offers import Offer
 from commands.presale import Presale
 from commands.requests import GatewayRequest
-from commands.returns import Return
-from commands.telegram import Channel, TelegramAccount
 from commands.terms import fee_nano
-from commands.trades import Proposal, ProposalItem, Trade, TradeItem
-from commands.withdrawals import Withdrawal
+from commands.trades.trades import Proposal, ProposalItem, Trade, TradeItem
 from tests.commands.sightings import HOLDERS, holds, platform, rows_of
 from tests.commands.world import World
 

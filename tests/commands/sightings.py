@@ -8,13 +8,17 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from commands import auctions, channel_purchases, market, offers, presale, returns, withdrawals
+from commands import auctions, offers, presale
+from commands.accounts.telegram import AccountChannel, AccountGift, Channel, TelegramAccount
 from commands.book import DEPOSITS, EXPENSE, FEES, UNCLAIMED, WITHDRAWALS, Account, Posting
+from commands.channels import purchases as channel_purchases
 from commands.deals import Deal
-from commands.floors import Floor
-from commands.items import Intake, Nft
-from commands.telegram import AccountChannel, AccountGift, Channel, TelegramAccount
-from commands.trades import Proposal, Trade
+from commands.market import deposits as market
+from commands.market import withdrawals
+from commands.market.floors import Floor
+from commands.nft import returns
+from commands.nft.items import Intake, Nft
+from commands.trades.trades import Proposal, Trade
 from commands.users import User
 from tests.commands.model.market import Document, Market
 from tests.commands.world import World

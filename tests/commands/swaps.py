@@ -5,10 +5,10 @@ from uuid import UUID
 
 from commands.book import Account
 from commands.command import Command
-from commands.items import Nft, NftState
+from commands.nft.items import Nft, NftState
 from commands.offers import Offer
 from commands.outcome import Outcome, Status
-from commands.trades import Proposal, ProposalItem, Trade, TradeItem
+from commands.trades.trades import Proposal, ProposalItem, Trade, TradeItem
 from tests.commands.world import World, command, gift, receive
 
 OWNER, AUTHOR, OTHER = 1, 2, 3

@@ -6,11 +6,11 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
+from commands.accounts.telegram import Channel
 from commands.book import Account
 from commands.command import Command, decode
 from commands.outcome import Code, Outcome, Status
 from commands.requests import GatewayRequest, RequestState
-from commands.telegram import Channel
 from commands.terms import TON
 from tests.commands.world import World, gift
 

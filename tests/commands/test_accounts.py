@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic_core import from_json
 
+from commands.accounts.telegram import AccountChannel, AccountGift, AccountState, Channel, ChannelState, TelegramAccount
 from commands.command import KINDS, Invalid
-from commands.items import Nft, NftState
+from commands.nft.items import Nft, NftState
 from commands.outcome import Code, Status
 from commands.requests import GatewayRequest, RequestState
-from commands.telegram import AccountChannel, AccountGift, AccountState, Channel, ChannelState, TelegramAccount
 from commands.terms import TON
 from commands.users import User
 from tests.commands.telegram import (

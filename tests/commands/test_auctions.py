@@ -12,7 +12,7 @@ from commands.auctions import Auction, Bid, Cancel, Create, PlaceBid, Settle
 from commands.book import FEES, Account, Event, Posting
 from commands.command import Command, Invalid, Sender
 from commands.deals import Deal, DealItem
-from commands.items import Nft, NftState
+from commands.nft.items import Nft, NftState
 from commands.offers import Create as CreateOffer
 from commands.offers import Offer
 from commands.outcome import Code, Outcome, Status

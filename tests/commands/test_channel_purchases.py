@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic_core import from_json
 
+from commands.accounts.telegram import AccountState, Channel, ChannelState, TelegramAccount
 from commands.book import FEES, Posting
-from commands.channel_purchases import ChannelPurchase
+from commands.channels.purchases import ChannelPurchase
 from commands.command import Invalid
 from commands.deals import Deal, DealItem
 from commands.outcome import Code, Status
 from commands.requests import GatewayRequest, RequestState, SagaState
-from commands.telegram import AccountState, Channel, ChannelState, TelegramAccount
 from commands.terms import TON, Terms, fee_nano
 from commands.users import User
 from tests.commands.telegram import (

@@ -7,11 +7,11 @@ from uuid import UUID
 import pytest
 from pydantic_core import from_json
 
+from commands.accounts.telegram import Channel, ChannelState, TelegramAccount
 from commands.command import KINDS, SYSTEM, Invalid
-from commands.items import Gift
+from commands.nft.items import Gift
 from commands.outcome import Code, Status
 from commands.requests import RequestState
-from commands.telegram import Channel, ChannelState, TelegramAccount
 from commands.terms import TON, Terms
 from commands.users import User
 from tests.commands.telegram import (

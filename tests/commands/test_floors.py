@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from commands.book import Book
 from commands.command import Command, Invalid
-from commands.floors import Floor, FloorPoint, floor_nano
+from commands.market.floors import Floor, FloorPoint, floor_nano
 from commands.outcome import Code, Status
 from commands.terms import TON, Integration, Terms
 from tests.commands.test_nft import refuse

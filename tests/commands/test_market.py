@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from commands.book import DEPOSITS, EXPENSE, UNCLAIMED, Posting
 from commands.command import Command, Invalid
-from commands.market import Deposit
+from commands.market.deposits import Deposit
 from commands.outcome import Code, Status
 from commands.terms import TON, Terms
 from commands.users import User, memo_of

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from commands.book import FEES, Account, Event, Posting
 from commands.command import Command
 from commands.deals import Deal, DealItem
-from commands.items import Gift, Nft, NftState
+from commands.nft.items import Gift, Nft, NftState
 from commands.offers import Create, Offer
 from commands.outcome import Code, Status
 from commands.terms import TON, Terms, fee_nano

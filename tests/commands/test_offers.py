@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from commands.book import FEES, Account, Event, Posting
 from commands.command import Command, Invalid, Sender
 from commands.deals import Deal, DealItem
-from commands.items import Nft, NftState
+from commands.nft.items import Nft, NftState
 from commands.offers import Accept, Counter, Create, Expire, Offer, Refuse, Withdraw
 from commands.outcome import Code, Outcome, Status
 from commands.terms import TON, Terms, fee_nano

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from commands.book import FEES, Account, Event, Posting
 from commands.command import Command, Invalid, decode
 from commands.deals import Deal, DealItem
-from commands.items import Gift, Intake, Nft, NftState
+from commands.nft.items import Gift, Intake, Nft, NftState
 from commands.outcome import Code, Outcome, Status
 from commands.presale import Presale, PresaleState
 from commands.terms import TON, Terms, fee_nano

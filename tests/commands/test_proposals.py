@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from commands.book import FEES, Account, Posting
 from commands.deals import Deal, DealItem
-from commands.floors import Floor
-from commands.items import Nft, NftState
+from commands.market.floors import Floor
+from commands.nft.items import Nft, NftState
 from commands.offers import Offer
 from commands.outcome import Code, Status
-from commands.proposals import unmatched
 from commands.terms import TON, Terms
-from commands.trades import Requirement, Trade
+from commands.trades.proposals import unmatched
+from commands.trades.trades import Requirement, Trade
 from tests.commands.swaps import (
     AUTHOR,
     CAP,

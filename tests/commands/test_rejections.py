@@ -8,7 +8,7 @@ import pytest
 from commands.auctions import PlaceBid
 from commands.book import Book
 from commands.command import KINDS, USER, Command, Envelope
-from commands.nft import Buy, SetPrice
+from commands.nft.sales import Buy, SetPrice
 from commands.offers import Withdraw
 from commands.outcome import Code, Rejection
 from commands.rejections import rejection_codes

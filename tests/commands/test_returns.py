@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pydantic_core import from_json
 
 from commands.book import FEES, Account, Posting
-from commands.items import Nft, NftState
+from commands.nft.items import Nft, NftState
+from commands.nft.returns import Return
 from commands.outcome import Code, Outcome, Status
 from commands.requests import GatewayRequest, RequestState, SagaState
-from commands.returns import Return
 from commands.terms import TON, Terms
 from commands.users import User
 from tests.commands.world import Sent, World, buy, code_of, command, receive, set_price, transfer

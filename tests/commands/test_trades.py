@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from commands.book import Event, Posting
 from commands.command import Invalid, decode
 from commands.deals import Deal
-from commands.floors import Floor
-from commands.items import Nft, NftState
+from commands.market.floors import Floor
+from commands.nft.items import Nft, NftState
 from commands.offers import Offer
 from commands.outcome import Code, Outcome, Status
 from commands.terms import TON, Terms
-from commands.trades import Proposal, Trade, TradeItem
+from commands.trades.trades import Proposal, Trade, TradeItem
 from tests.commands.swaps import (
     ANY,
     AUTHOR,

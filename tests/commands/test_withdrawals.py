@@ -13,12 +13,12 @@ from pydantic_core import from_json
 
 from commands.book import EXPENSE, FEES, WITHDRAWALS, Account, Posting
 from commands.command import KINDS, Invalid
+from commands.market.ton import read_address, same_account
+from commands.market.withdrawals import Withdrawal
 from commands.outcome import Code, Outcome, Status
 from commands.requests import GatewayRequest, RequestState, SagaState
 from commands.terms import TON, Terms
-from commands.ton import read_address, same_account
 from commands.users import User
-from commands.withdrawals import Withdrawal
 from tests.commands.world import Sent, World, code_of, command, deposit
 
 USER, OTHER = 1, 2

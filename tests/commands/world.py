@@ -10,7 +10,7 @@ from commands.book import Account, Book, Event, FollowUp, Posting
 from commands.command import Command, Envelope
 from commands.decide import decide_all, touches
 from commands.document import STORED, Need, Row, Scope, is_open
-from commands.items import Gift, GiftLock
+from commands.nft.items import Gift, GiftLock
 from commands.outcome import Code, Outcome
 from commands.rejections import rejection_codes
 from commands.terms import TON, Terms

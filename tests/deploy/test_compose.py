@@ -15,7 +15,7 @@ import pytest
 import redis
 import yaml
 
-from storage.embedded import POSTGRES_SETTINGS, EmbeddedPostgres, EmbeddedRedis, find_redis
+from storage.embedded.servers import POSTGRES_SETTINGS, EmbeddedPostgres, EmbeddedRedis, find_redis
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "correct-horse"

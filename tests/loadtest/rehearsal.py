@@ -10,20 +10,20 @@ from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
-from commands.channel_purchases import ChannelPurchase
+from commands.accounts.telegram import AccountChannel, AccountGift, Channel, TelegramAccount
+from commands.channels.purchases import ChannelPurchase
 from commands.command import decode
+from commands.nft.returns import Return
 from commands.outcome import Outcome
 from commands.requests import GatewayRequest, RequestState
-from commands.returns import Return
-from commands.telegram import AccountChannel, AccountGift, Channel, TelegramAccount
 from commands.terms import Terms
 from loadtest.mix import Mix, weights
 from loadtest.pace import Command
 from loadtest.stories.stage import Scene, Stage
 from loadtest.terms import Terms as KnownTerms
 from loadtest.workload import Marketplace
-from storage import gateway
-from storage.sandbox import plausible
+from storage.gateway import bridge as gateway
+from storage.gateway.sandbox import plausible
 from tests.commands.world import START, World
 
 BRISK = Terms(

@@ -9,8 +9,8 @@ from redis.exceptions import RedisError
 
 from loadtest.faults.redises import SentinelSet, sentinel_set
 from loadtest.faults.schedule import PARTITION_LOCK, WORKER_LOCKS
-from storage.locks import Locks
-from storage.queue import connect_redis
+from storage.redis.locks import Locks
+from storage.redis.queue import connect_redis
 from storage.settings import Settings
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from loadtest.locks import GOALS, REQUIRED, Bar, Comparison, compare_locks, contention
 from loadtest.stack import Target
-from storage.locks import LockTimeout
+from storage.redis.locks import LockTimeout
 from storage.settings import Settings
 
 GOOD = {

@@ -44,7 +44,7 @@ SECONDS = st.floats(0, 1e6)
         ("souk", [PYTHON, "/usr/bin/souk", "worker"], WORKER),
         ("postgres", ["postgres: io worker 0"], POSTGRES),
         ("redis-server", ["redis-server *:0"], REDIS),
-        ("python3", [PYTHON, "-m", "storage.fake_redis", "port"], REDIS),
+        ("python3", [PYTHON, "-m", "storage.embedded.fake_redis", "port"], REDIS),
         ("python3", [PYTHON, "-m", "souk", "up", "--workers", "0"], None),
         ("python3", [PYTHON, "-m", "souk"], None),
         ("bash", ["bash"], None),

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from commands.command import KINDS
-from commands.items import Nft
+from commands.nft.items import Nft
 from loadtest.mix import Mix, weights
 from loadtest.pace import Command
 from loadtest.stories.stage import TRADERS_MIN, Scene, Stage

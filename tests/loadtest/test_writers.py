@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from loadtest.faults.writers import LEASES, WRITES, Lease, Write, writing
-from storage.database import Connection, connect
-from storage.journal import Journal
+from storage.journal.accept import Journal
+from storage.postgres.connection import Connection, connect
 from storage.settings import Settings
 from tests.installation import connected
 from tests.journal import accept

@@ -50,13 +50,13 @@ MUTANTS = (
         "A crash between the two loses a command whose sender was told that it is accepted.",
         (
             Patch(
-                "storage/journal.py",
+                "storage/journal/accept.py",
                 "        refused = await self._refusals(submissions, deadline)\n",
                 "        await asyncio.gather(*vars(self).pop('_committing', ()), return_exceptions=True)\n"
                 "        refused = await self._refusals(submissions, deadline)\n",
             ),
             Patch(
-                "storage/journal.py",
+                "storage/journal/accept.py",
                 "        answers = await self._insert(admitted, deadline) if admitted else {}\n",
                 """\
         try:
@@ -69,7 +69,7 @@ MUTANTS = (
 """,
             ),
             Patch(
-                "storage/journal.py",
+                "storage/journal/accept.py",
                 "        return [answers.get(submission.id) or refused[submission.id] for submission in submissions]\n",
                 """\
         self._committing = [asyncio.create_task(connection.execute("COMMIT"))]
@@ -85,11 +85,11 @@ MUTANTS = (
         "A worker that slept past its lease goes on with partitions that are another's by now.",
         (
             Patch(
-                "storage/unit_of_work.py",
+                "storage/journal/unit_of_work.py",
                 'leases = ", ".join(f"({int(partition)}, {int(fence)})" for partition, fence in fences.items())',
                 'leases = ", ".join(str(int(partition)) for partition in fences)',
             ),
-            Patch("storage/unit_of_work.py", "WHERE (id, fence) IN ({leases})", "WHERE id IN ({leases})"),
+            Patch("storage/journal/unit_of_work.py", "WHERE (id, fence) IN ({leases})", "WHERE id IN ({leases})"),
         ),
         (f"{_BATCHES}test_an_old_fence_writes_nothing",),
         seconds=45,
@@ -98,7 +98,7 @@ MUTANTS = (
         "M2b",
         "the lock on the partition, under which the fence is compared",
         "The partition passes to another worker in the middle of a batch, and both execute the same commands.",
-        (Patch("storage/unit_of_work.py", " ORDER BY id FOR NO KEY UPDATE", " ORDER BY id"),),
+        (Patch("storage/journal/unit_of_work.py", " ORDER BY id FOR NO KEY UPDATE", " ORDER BY id"),),
         (f"{_BATCHES}test_a_batch_that_stands_still_cannot_be_overtaken",),
     ),
     Mutant(
@@ -107,7 +107,7 @@ MUTANTS = (
         "Whoever lost a lock while it slept takes it from its next holder when it wakes up.",
         (
             Patch(
-                "storage/lock_calls.py",
+                "storage/redis/lock_calls.py",
                 "if redis.call('GET', KEYS[i]) ~= token then",
                 "if op == 'renew' and redis.call('GET', KEYS[i]) ~= token then",
             ),
@@ -121,7 +121,7 @@ MUTANTS = (
         # Left to itself the index gives its own order, so what SQL merely permits has to be said.
         (
             Patch(
-                "storage/unit_of_work.py",
+                "storage/journal/unit_of_work.py",
                 'FROM {source} ORDER BY {order}{lock}"',
                 'FROM {source} ORDER BY random(){lock}"',
             ),
@@ -160,7 +160,7 @@ MUTANTS = (
         "A crash between two transactions leaves effects whose command is executed again.",
         (
             Patch(
-                "storage/unit_of_work.py",
+                "storage/journal/unit_of_work.py",
                 "        tag = await self._connection.execute(_write_statement(tuple(pieces)), *arguments)\n",
                 """\
         statement, own = _write_statement(tuple(pieces)), len(_OUTCOME_TYPES)
@@ -192,7 +192,7 @@ MUTANTS = (
         except Exception as error:
             if not is_weather(error):
                 raise
-            from storage.database import connect
+            from storage.postgres.connection import connect
 
             another = await connect(settings, "again", timeout_seconds=30)
             async with UnitOfWork(another, settings) as again:
@@ -203,7 +203,7 @@ MUTANTS = (
     _log_failures(outcomes)
     claimed""",
             ),
-            Patch("storage/unit_of_work.py", " AND commands.finished_at IS NULL\n", "\n"),
+            Patch("storage/journal/unit_of_work.py", " AND commands.finished_at IS NULL\n", "\n"),
         ),
         (f"{_COMMITS}test_what_was_committed_without_an_answer_is_not_done_again",),
     ),
@@ -213,7 +213,7 @@ MUTANTS = (
         "A clock that is set back, or two commands of one microsecond, reverse what was accepted in order.",
         (
             Patch(
-                "storage/unit_of_work.py",
+                "storage/journal/unit_of_work.py",
                 "    ORDER BY commands.seq LIMIT $2\n) AS c\nORDER BY c.seq\n",
                 "    ORDER BY commands.accepted_at LIMIT $2\n) AS c\nORDER BY c.accepted_at\n",
             ),
@@ -224,7 +224,7 @@ MUTANTS = (
         "M10",
         "synchronous_commit",
         "PostgreSQL crashes, and what was acknowledged in its last moments is gone.",
-        (Patch("storage/database.py", '"synchronous_commit": "on"', '"synchronous_commit": "off"'),),
+        (Patch("storage/postgres/connection.py", '"synchronous_commit": "on"', '"synchronous_commit": "off"'),),
         ("tests/storage/test_database.py::test_a_commit_is_on_disk_even_where_the_database_is_told_to_be_quick",),
         seconds=45,
     ),
@@ -234,7 +234,7 @@ MUTANTS = (
         "A process remembers them, until it ends; another one never knew.",
         (
             Patch(
-                "storage/journal.py",
+                "storage/journal/accept.py",
                 "        return await self._accepts.add(submissions)\n",
                 """\
         known = vars(self).setdefault("_known", {})
@@ -283,9 +283,13 @@ MUTANTS = (
         "the database's clock, for the worker's",
         "A worker whose clock is wrong lets commands expire that are in time, and executes those that are not.",
         (
-            Patch("storage/unit_of_work.py", "from datetime import datetime\n", "from datetime import UTC, datetime\n"),
             Patch(
-                "storage/unit_of_work.py",
+                "storage/journal/unit_of_work.py",
+                "from datetime import datetime\n",
+                "from datetime import UTC, datetime\n",
+            ),
+            Patch(
+                "storage/journal/unit_of_work.py",
                 "return envelopes, Book(self._settings, now)",
                 "return envelopes, Book(self._settings, datetime.now(UTC))",
             ),
@@ -334,7 +338,13 @@ MUTANTS = (
         "the order of timers",
         "Scheduled commands that are overdue are executed in any order.",
         # The order is one that SQL permits where none is asked for.
-        (Patch("workers/timers.py", "SELECT id FROM due ORDER BY run_at, seq", "SELECT id FROM due ORDER BY id"),),
+        (
+            Patch(
+                "workers/services/timers.py",
+                "SELECT id FROM due ORDER BY run_at, seq",
+                "SELECT id FROM due ORDER BY id",
+            ),
+        ),
         (
             f"{_TIMERS}test_overdue_commands_are_accepted_in_the_order_of_their_times_whatever_the_plan",
             f"{_TIMERS}test_an_item_whose_price_is_cleared_and_then_set_ends_listed_however_late_it_comes",
@@ -344,7 +354,7 @@ MUTANTS = (
         "M16b",
         "the wait for another worker's timers",
         "Commands of an asset are executed before earlier ones of it are there to be seen.",
-        (Patch("workers/timers.py", "LIMIT $1 FOR UPDATE\n", "LIMIT $1 FOR UPDATE SKIP LOCKED\n"),),
+        (Patch("workers/services/timers.py", "LIMIT $1 FOR UPDATE\n", "LIMIT $1 FOR UPDATE SKIP LOCKED\n"),),
         (f"{_TIMERS}test_a_worker_does_not_overtake_one_that_has_not_committed",),
     ),
     Mutant(

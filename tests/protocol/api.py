@@ -122,7 +122,7 @@ def look_again(state: State, world: World) -> Iterator[Step]:
 
 
 def cancel(state: State, world: World) -> Iterator[Step]:
-    """A client cancels a command that has not run, under the lock of its partition's row (`storage/cancel.py`)."""
+    """A client cancels a command that has not run, under its partition's row lock (`storage/journal/cancel.py`)."""
     if not state.faults or "cancel" not in world.sorts:
         return
     for number, request in enumerate(state.requests):
@@ -139,7 +139,7 @@ def cancel(state: State, world: World) -> Iterator[Step]:
 
 def redrive(state: State, world: World) -> Iterator[Step]:
     """An operator has a command accepted again that a bug set aside. It keeps its place in the journal, and overtakes
-    no older failed command of its asset (`storage/failed.py`)."""
+    no older failed command of its asset (`storage/journal/redrive.py`)."""
     failed: set[int] = set()
     for place, row in enumerate(state.journal):
         if row.status == "failed" and PLACES[row.command] not in failed:

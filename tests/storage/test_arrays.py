@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage.arrays import argument, parameter
-from storage.database import Connection
+from storage.postgres.arrays import argument, parameter
+from storage.postgres.connection import Connection
 
 # PostgreSQL keeps no NUL, and no half of a surrogate pair.
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))

@@ -5,7 +5,7 @@ import gc
 
 import pytest
 
-from storage.database import connect
+from storage.postgres.connection import connect
 from storage.settings import Settings
 from tests.deadline import eventually
 from tests.installation import connected

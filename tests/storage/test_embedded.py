@@ -18,7 +18,7 @@ import pytest
 import redis
 
 import storage
-from storage.embedded import POSTGRES_SETTINGS, EmbeddedError, EmbeddedPostgres, EmbeddedRedis, find_redis
+from storage.embedded.servers import POSTGRES_SETTINGS, EmbeddedError, EmbeddedPostgres, EmbeddedRedis, find_redis
 
 ROOT = os.geteuid() == 0
 PROJECT = Path(storage.__file__).parent.parent
@@ -26,7 +26,7 @@ BUNDLED = sys.platform == "linux" and os.uname().machine == "x86_64" and sys.ver
 STACK = """
 import signal, sys
 from pathlib import Path
-from storage.embedded import EmbeddedPostgres, EmbeddedRedis
+from storage.embedded.servers import EmbeddedPostgres, EmbeddedRedis
 with EmbeddedPostgres(Path(sys.argv[1])) as postgres, EmbeddedRedis(Path(sys.argv[1])) as cache:
     print(postgres.pid, cache.pid, flush=True)
     sys.stdin.read()

@@ -6,10 +6,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from storage.database import Connection, connect, engine
-from storage.failed import Refused, failed, redrive
-from storage.journal import Journal, Receipt, new_id
-from storage.repartition import repartition
+from storage.journal.accept import Journal, Receipt, new_id
+from storage.journal.redrive import Refused, failed, redrive
+from storage.journal.repartition import repartition
+from storage.postgres.connection import Connection, connect, engine
 from storage.settings import Settings
 from tests.journal import accept, statuses
 from tests.market import TON, receive, register, set_price

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.database import Connection
 from storage.feed import SCAN_MAX, Cursor, Reading, read_end, read_events
+from storage.postgres.connection import Connection
 from storage.settings import Settings
 from tests.installation import connected
 

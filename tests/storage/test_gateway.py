@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from commands.command import Invalid
-from commands.items import GiftFacts
-from storage.database import Connection
-from storage.gateway import ANSWER_MAX_BYTES, Answer, Bridge, Call, Outcome, command_of, signed
-from storage.journal import new_id
-from storage.sandbox import Fault, Sandbox, clear_faults, plausible, set_fault
+from commands.nft.items import GiftFacts
+from storage.embedded.stack import free_port
+from storage.gateway.bridge import ANSWER_MAX_BYTES, Answer, Bridge, Call, Outcome, command_of, signed
+from storage.gateway.sandbox import Fault, Sandbox, clear_faults, plausible, set_fault
+from storage.journal.accept import new_id
+from storage.postgres.connection import Connection
 from storage.settings import Settings
-from storage.stack import free_port
 from tests.bridge import SECRET, ABridge, a_bridge
 
 REFERENCE = new_id()

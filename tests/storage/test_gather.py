@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from storage.gather import Gather
+from storage.postgres.group_commit import Gather
 
 
 class Flushes:

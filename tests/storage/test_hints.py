@@ -10,11 +10,11 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from storage.embedded import EmbeddedRedis
-from storage.hints import WAITING_MAX, Hints
-from storage.journal import new_id
-from storage.queue import Queue, connect_redis
-from storage.redis import REDIS_SECONDS
+from storage.embedded.servers import EmbeddedRedis
+from storage.journal.accept import new_id
+from storage.redis.addresses import REDIS_SECONDS
+from storage.redis.hints import WAITING_MAX, Hints
+from storage.redis.queue import Queue, connect_redis
 from storage.settings import Settings
 from tests.deadline import eventually
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from commands.terms import TIMER_GRACE_MIN_SECONDS, Terms
-from storage.database import Connection, Unavailable, is_weather
-from storage.journal import (
+from storage.journal.accept import (
     ACCEPT_IDLE_SECONDS,
     ACCEPT_SECONDS,
     Journal,
@@ -24,6 +23,7 @@ from storage.journal import (
     new_id,
     partition_of,
 )
+from storage.postgres.connection import Connection, Unavailable, is_weather
 from storage.settings import Settings
 from tests.commits import wire_to
 from tests.deadline import eventually

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from storage.embedded import EmbeddedError, EmbeddedRedis, find_redis
-from storage.keeper import Keeper
-from storage.stack import Servers
+from storage.embedded.keeper import Keeper
+from storage.embedded.servers import EmbeddedError, EmbeddedRedis, find_redis
+from storage.embedded.stack import Servers
 
 TOLD = "Redis ended with status -9 and is started again\n"
 
@@ -66,7 +66,7 @@ def test_a_killed_server_is_started_again_where_it_ran_and_told_in_one_line(
 def test_a_server_that_ends_again_and_again_is_started_after_pauses_that_grow(
     server: EmbeddedRedis, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("storage.keeper.STEADY_SECONDS", 600)
+    monkeypatch.setattr("storage.embedded.keeper.STEADY_SECONDS", 600)
     with Keeper(server) as keeper:
         for _ in range(3):
             assert keeper.works.wait(20)

@@ -10,9 +10,9 @@ import pytest
 from arq.connections import ArqRedis
 from fakeredis import FakeAsyncRedis, FakeServer
 
-from storage.locks import Held, LockLost, Locks, LockTimeout, LockUnavailable
-from storage.queue import connect_redis, deserialize, serialize
-from storage.redis import REDIS_SECONDS
+from storage.redis.addresses import REDIS_SECONDS
+from storage.redis.locks import Held, LockLost, Locks, LockTimeout, LockUnavailable
+from storage.redis.queue import connect_redis, deserialize, serialize
 from storage.settings import Settings
 from tests.deadline import eventually
 

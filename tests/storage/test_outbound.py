@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.outbound import Outbound, Resolve, Unacceptable, Unanswered, is_public
+from storage.webhooks.safe_http import Outbound, Resolve, Unacceptable, Unanswered, is_public
 from tests.deadline import eventually
 from tests.receiver import OK, Receiver, Seen, a_receiver, answer, says
 

@@ -13,9 +13,9 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from pydantic import SecretStr
 
 from commands.outcome import Outcome, Status
-from storage.journal import new_id
-from storage.notices import Listener
-from storage.queue import (
+from storage.journal.accept import new_id
+from storage.redis.notices import Listener
+from storage.redis.queue import (
     BELLS_CHANNEL,
     OUTCOMES_CHANNEL,
     Queue,

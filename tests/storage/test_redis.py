@@ -2,7 +2,7 @@
 
 import pytest
 
-from storage.redis import Place, locate
+from storage.redis.addresses import Place, locate
 
 
 @pytest.mark.parametrize("url", ["redis://:secret@redis:6379/0", "rediss://redis", "unix:///run/redis.sock?db=2"])

@@ -12,9 +12,9 @@ import pytest
 from pydantic import SecretStr
 from starlette.responses import JSONResponse, Response
 
-from commands.accounts import Approve
+from commands.accounts.sign_in import Approve
 from commands.command import KINDS, SEALED, Invalid, decode, secret_fields
-from storage.journal import new_id
+from storage.journal.accept import new_id
 from storage.sealing import NoSecretKey, Sealer
 from storage.settings import Settings
 from storage.tables import metadata

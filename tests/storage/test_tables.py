@@ -5,8 +5,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from commands.document import STORED
-from storage.database import engine
-from storage.schema import migrate
+from storage.postgres.connection import engine
+from storage.postgres.schema import migrate
 from storage.settings import Settings
 from storage.tables import metadata
 

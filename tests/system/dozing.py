@@ -9,8 +9,8 @@ import signal
 import sys
 import time
 
+from storage.journal.unit_of_work import UnitOfWork
 from storage.settings import load_settings
-from storage.unit_of_work import UnitOfWork
 from workers.worker import SoukWorker
 
 _commit = UnitOfWork.commit

@@ -19,9 +19,9 @@ import asyncpg
 import httpx
 
 from commands.users import memo_of
-from storage.database import Connection
+from storage.gateway.sandbox import Fault, clear_faults, set_fault
 from storage.keys import Role, create_key
-from storage.sandbox import Fault, clear_faults, set_fault
+from storage.postgres.connection import Connection
 from storage.settings import Settings
 from tests.deadline import again_while_busy, eventually
 from tests.installation import connected

@@ -15,7 +15,7 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
-_PRELOADED = ["souk", "api.app", "api.server", "storage.schema", "workers.worker", "tests.system.processes"]
+_PRELOADED = ["souk", "api.app", "api.server", "storage.postgres.schema", "workers.worker", "tests.system.processes"]
 
 
 class Process:

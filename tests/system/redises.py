@@ -8,7 +8,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import RedisError
 
 from loadtest.faults.redises import DOWN_MS, HOST, RedisNode, until
-from storage.queue import Queue, connect_redis
+from storage.redis.queue import Queue, connect_redis
 from tests.system.site import Site
 
 

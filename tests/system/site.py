@@ -16,11 +16,11 @@ import httpx
 import psutil
 
 from storage.audit import audit
-from storage.database import Connection
-from storage.database import engine as make_engine
+from storage.embedded.stack import free_port
 from storage.keys import Role, create_key
+from storage.postgres.connection import Connection
+from storage.postgres.connection import engine as make_engine
 from storage.settings import Settings
-from storage.stack import free_port
 from tests.deadline import eventually
 from tests.installation import PASSWORD, as_environment, connected
 from tests.market import TON, buy, fund, receive, register, set_price

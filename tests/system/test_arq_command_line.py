@@ -13,8 +13,8 @@ import pytest
 from pydantic import SecretStr
 
 from loadtest.faults.redises import RedisNode
-from storage.embedded import EmbeddedRedis
-from storage.queue import connect_redis
+from storage.embedded.servers import EmbeddedRedis
+from storage.redis.queue import connect_redis
 from tests.deadline import eventually
 from tests.installation import Installer, connected
 from tests.market import TON, buy, fund, receive, register, set_price

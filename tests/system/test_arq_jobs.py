@@ -13,7 +13,7 @@ from arq.jobs import Job, JobStatus, ResultNotFound, SerializationError
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
-from storage.queue import connect_redis
+from storage.redis.queue import connect_redis
 from tests.deadline import eventually
 from tests.installation import Installer
 from tests.market import buy, fund, receive, register, set_price

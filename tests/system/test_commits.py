@@ -4,7 +4,7 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from storage.queue import OUTCOMES_CHANNEL, queue_name
+from storage.redis.queue import OUTCOMES_CHANNEL, queue_name
 from tests.commits import commits_held
 from tests.deadline import eventually
 from tests.market import register

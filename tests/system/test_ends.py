@@ -12,9 +12,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from storage.embedded import EmbeddedPostgres, EmbeddedRedis
+from storage.embedded.servers import EmbeddedPostgres, EmbeddedRedis
+from storage.embedded.stack import free_port
 from storage.settings import load_settings
-from storage.stack import free_port
 from tests.deadline import eventually
 from tests.installation import database_url, prepare
 from tests.market import TON, buy, register, set_price

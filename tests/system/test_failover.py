@@ -11,8 +11,8 @@ import pytest
 from pydantic import SecretStr
 
 from loadtest.faults.redises import RedisNode, SentinelSet, sentinel_set
-from storage.locks import Held, LockError, LockLost, Locks, LockTimeout, LockUnavailable
-from storage.queue import connect_redis
+from storage.redis.locks import Held, LockError, LockLost, Locks, LockTimeout, LockUnavailable
+from storage.redis.queue import connect_redis
 from storage.settings import Settings
 from tests.deadline import eventually
 from tests.installation import Installer

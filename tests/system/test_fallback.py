@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from storage.embedded import EmbeddedRedis
-from storage.locks import Locks, LockUnavailable
-from storage.queue import connect_redis
+from storage.embedded.servers import EmbeddedRedis
+from storage.redis.locks import Locks, LockUnavailable
+from storage.redis.queue import connect_redis
 from tests.installation import Installer
 from tests.market import TON, buy, fund, receive, register, set_price
 from tests.system.site import Site, site_of

@@ -8,7 +8,7 @@ import psutil
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from storage.embedded import EmbeddedPostgres, EmbeddedRedis
+from storage.embedded.servers import EmbeddedPostgres, EmbeddedRedis
 from storage.settings import load_settings
 from tests.deadline import eventually
 from tests.installation import database_url, prepare

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from storage.journal import Journal, partition_of
-from storage.repartition import AtWork, repartition
+from storage.journal.accept import Journal, partition_of
+from storage.journal.repartition import AtWork, repartition
 from tests.deadline import eventually
 from tests.installation import connected
 from tests.journal import accept

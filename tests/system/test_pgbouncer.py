@@ -13,11 +13,11 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from storage.database import connect
-from storage.database import engine as make_engine
-from storage.embedded import POSTGRES_SETTINGS, EmbeddedPostgres
+from storage.embedded.servers import POSTGRES_SETTINGS, EmbeddedPostgres
+from storage.embedded.stack import free_port
+from storage.postgres.connection import connect
+from storage.postgres.connection import engine as make_engine
 from storage.settings import Settings
-from storage.stack import free_port
 from tests.deadline import eventually
 from tests.system.site import Site, Trades
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from storage.embedded import EmbeddedPostgres, EmbeddedRedis
+from storage.embedded.servers import EmbeddedPostgres, EmbeddedRedis
 from storage.settings import load_settings
 from tests.deadline import eventually
 from tests.installation import connected, database_url, prepare

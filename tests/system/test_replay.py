@@ -6,7 +6,7 @@ from typing import Any
 
 from commands.outcome import Status
 from storage.audit import audit
-from storage.database import connect, engine
+from storage.postgres.connection import connect, engine
 from tests.chronicle import TICK, Chronicle, imagine, verdict
 from tests.commands.side_by_side import TERMS
 from tests.installation import Installer

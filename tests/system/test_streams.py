@@ -10,9 +10,9 @@ from contextlib import aclosing, suppress
 import httpx
 from httpx_sse import EventSource
 
+from storage.embedded.stack import free_port
 from storage.feed import Cursor
 from storage.keys import Role, create_key
-from storage.stack import free_port
 from tests.deadline import eventually
 from tests.installation import connected
 from tests.system.processes import Process

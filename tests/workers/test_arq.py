@@ -11,9 +11,9 @@ from arq.jobs import Job, JobStatus
 from arq.worker import create_worker
 from pydantic import SecretStr
 
-from storage.hints import Hints
-from storage.journal import new_id
-from storage.queue import Queue, arq_redis, connect_redis, job_id, queue_name
+from storage.journal.accept import new_id
+from storage.redis.hints import Hints
+from storage.redis.queue import Queue, arq_redis, connect_redis, job_id, queue_name
 from storage.settings import Settings
 from storage.tasks import end
 from tests.deadline import eventually

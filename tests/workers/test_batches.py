@@ -9,7 +9,7 @@ import pytest
 
 from commands.book import Event, Posting
 from storage.audit import audit
-from storage.database import connect, engine
+from storage.postgres.connection import connect, engine
 from storage.settings import Settings
 from tests.chronicle import Chronicle, imagine, verdict, verdict_of
 from tests.commands.side_by_side import TERMS

@@ -12,11 +12,17 @@ WALL_CLOCKS = {
     *(f"{owner}.{name}" for owner in ("datetime", "date") for name in ("now", "utcnow", "today")),
 }
 HARMLESS = {
-    ("storage/journal.py", "time.time_ns"): "what an id begins with, so that new ones lie together; nothing asks it",
-    ("storage/queue.py", "time.time"): "what an arq job says of its enqueueing; the journal says what is done when",
+    (
+        "storage/journal/accept.py",
+        "time.time_ns",
+    ): "what an id begins with, so that new ones lie together; nothing asks it",
+    (
+        "storage/redis/queue.py",
+        "time.time",
+    ): "what an arq job says of its enqueueing; the journal says what is done when",
     ("workers/health.py", "datetime.now"): "what a person reads at the head of a worker's line of health",
-    ("storage/gateway.py", "time.time"): "what a signature for the bridge says, which bounds its age",
-    ("api/command_line.py", "datetime.now"): "what a person reads beside a line of `souk watch` that bears no time",
+    ("storage/gateway/bridge.py", "time.time"): "what a signature for the bridge says, which bounds its age",
+    ("api/cli/commands.py", "datetime.now"): "what a person reads beside a line of `souk watch` that bears no time",
 }
 
 

@@ -14,15 +14,15 @@ from pydantic import SecretStr
 from starlette.responses import JSONResponse, Response
 
 from commands.command import Command
+from commands.market.withdrawals import ConfirmWithdrawal, FailWithdrawal
 from commands.requests import RequestState
-from commands.withdrawals import ConfirmWithdrawal, FailWithdrawal
 from storage.audit import audit
-from storage.database import Connection, connect, engine
-from storage.gateway import Outcome
-from storage.journal import Journal, new_id
-from storage.locks import Locks
-from storage.queue import connect_redis
-from storage.sandbox import Fault, clear_faults, set_fault
+from storage.gateway.bridge import Outcome
+from storage.gateway.sandbox import Fault, clear_faults, set_fault
+from storage.journal.accept import Journal, new_id
+from storage.postgres.connection import Connection, connect, engine
+from storage.redis.locks import Locks
+from storage.redis.queue import connect_redis
 from storage.settings import Settings
 from tests.bridge import SECRET, a_bridge
 from tests.couriers import some_couriers
@@ -32,7 +32,7 @@ from tests.journal import accept
 from tests.market import TON, fund, register
 from tests.system.site import end, site_of
 from workers.batch import run_batch
-from workers.couriers import CALLS_MAX, Couriers, Entry, Heard
+from workers.services.couriers import CALLS_MAX, Couriers, Entry, Heard
 
 ADDRESS = "EQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fIP8B"
 USER = 7

@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 
 from storage.audit import audit
-from storage.database import Connection, engine
-from storage.journal import Journal
+from storage.journal.accept import Journal
+from storage.postgres.connection import Connection, engine
 from storage.settings import Settings
 from tests.journal import accept, statuses
 from tests.market import TON, buy, fund, receive, register, set_price

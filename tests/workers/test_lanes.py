@@ -14,10 +14,10 @@ from commands.decide import decide_all
 from commands.document import Need
 from commands.outcome import Status
 from storage.audit import audit
-from storage.database import Connection, connect, engine, is_weather
-from storage.journal import Journal
+from storage.journal.accept import Journal
+from storage.journal.unit_of_work import Fenced, UnitOfWork
+from storage.postgres.connection import Connection, connect, engine, is_weather
 from storage.settings import Settings
-from storage.unit_of_work import Fenced, UnitOfWork
 from tests.deadline import eventually
 from tests.installation import Installer, connected
 from tests.journal import accept, statuses

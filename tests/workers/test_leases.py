@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from storage.embedded import EmbeddedRedis
-from storage.journal import Journal
-from storage.lock_calls import PREFIX
-from storage.locks import Locks
-from storage.queue import connect_redis
+from storage.embedded.servers import EmbeddedRedis
+from storage.journal.accept import Journal
+from storage.redis.lock_calls import PREFIX
+from storage.redis.locks import Locks
+from storage.redis.queue import connect_redis
 from storage.settings import Settings
 from storage.tasks import end
 from tests.deadline import eventually

@@ -9,16 +9,16 @@ from uuid import UUID
 
 import pytest
 
-from storage.database import Connection, engine
-from storage.failed import failed, redrive
-from storage.journal import Journal, KeyReused, Receipt, Submission
-from storage.retention import _CALLS, _COMMANDS, _KEYS, expire_keys, forget_calls, retire_commands, statement
+from storage.journal.accept import Journal, KeyReused, Receipt, Submission
+from storage.journal.redrive import failed, redrive
+from storage.journal.retire import _CALLS, _COMMANDS, _KEYS, expire_keys, forget_calls, retire_commands, statement
+from storage.postgres.connection import Connection, engine
 from storage.settings import Settings
 from tests.deadline import eventually
 from tests.installation import Installer, connected
 from tests.journal import submission
 from tests.market import buy, register
-from workers.retention import Retention
+from workers.services.retention import Retention
 from workers.worker import execute
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from commands.requests import of_account
 from storage.audit import audit
-from storage.database import Connection, connect, engine, is_weather
-from storage.gateway import Answer, Call, Outcome
-from storage.journal import Journal, partition_of
-from storage.sandbox import Fault, Sandbox, clear_faults, set_fault, signed_in
+from storage.gateway.bridge import Answer, Call, Outcome
+from storage.gateway.sandbox import Fault, Sandbox, clear_faults, set_fault, signed_in
+from storage.journal.accept import Journal, partition_of
+from storage.postgres.connection import Connection, connect, engine, is_weather
 from storage.settings import Settings
 from tests.couriers import some_couriers
 from tests.deadline import eventually

@@ -5,8 +5,8 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from storage.database import Connection, connect
-from storage.journal import Journal, Receipt, Submission
+from storage.journal.accept import Journal, Receipt, Submission
+from storage.postgres.connection import Connection, connect
 from storage.settings import Settings
 from tests.deadline import eventually
 from tests.installation import connected
@@ -14,7 +14,7 @@ from tests.journal import accept, statuses, submission
 from tests.market import TON, fund, register
 from tests.workers.test_lanes import ALL, drain, proved
 from workers.batch import run_batch
-from workers.timers import Timers
+from workers.services.timers import Timers
 
 USER = 1
 SOON = timedelta(seconds=0.5)

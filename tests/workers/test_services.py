@@ -8,16 +8,16 @@ from uuid import UUID
 
 import pytest
 
-from storage.database import Connection
-from storage.journal import Journal, Receipt, new_id
-from storage.queue import Queue, connect_redis, job_id, queue_name
+from storage.journal.accept import Journal, Receipt, new_id
+from storage.journal.unit_of_work import CLAIM
+from storage.postgres.connection import Connection
+from storage.redis.queue import Queue, connect_redis, job_id, queue_name
 from storage.settings import Settings
 from storage.tasks import end
-from storage.unit_of_work import CLAIM
 from tests.journal import accept, statuses, submission
 from tests.market import register
-from workers.sweeper import Sweeper
-from workers.timers import _PROMOTE, Timers
+from workers.services.sweeper import Sweeper
+from workers.services.timers import _PROMOTE, Timers
 
 # -- the sweeper
 

@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 
 from storage.audit import audit
-from storage.database import Connection, connect, engine, is_weather
-from storage.journal import Journal
+from storage.journal.accept import Journal
+from storage.postgres.connection import Connection, connect, engine, is_weather
 from storage.settings import Settings
 from tests.journal import accept, statuses
 from tests.market import TON, buy, fund, gift, receive, register, set_price

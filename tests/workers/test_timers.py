@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from storage.database import Connection, connect
-from storage.journal import Journal
+from storage.journal.accept import Journal
+from storage.postgres.connection import Connection, connect
 from storage.settings import Settings
 from storage.tasks import end
 from tests.deadline import eventually
 from tests.journal import accept, submission
 from tests.market import TON, receive, register, set_price
 from workers.batch import run_batch
-from workers.timers import _PROMOTE, Timers
+from workers.services.timers import _PROMOTE, Timers
 
 OVERDUE = 5_000
 AT_ONCE = 20

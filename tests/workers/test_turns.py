@@ -13,19 +13,19 @@ from pydantic import SecretStr
 from starlette.responses import JSONResponse, Response
 
 from loadtest.faults.redises import RedisNode
-from storage.database import Connection, connect
-from storage.gateway import Answer, Call, Outcome
-from storage.journal import new_id
-from storage.locks import Held, Locks
-from storage.queue import connect_redis
-from storage.sandbox import Sandbox
+from storage.gateway.bridge import Answer, Call, Outcome
+from storage.gateway.sandbox import Sandbox
+from storage.journal.accept import new_id
+from storage.postgres.connection import Connection, connect
+from storage.redis.locks import Held, Locks
+from storage.redis.queue import connect_redis
 from storage.settings import Settings
 from tests.bridge import SECRET, ABridge, a_bridge
 from tests.couriers import some_couriers
 from tests.deadline import eventually
 from tests.installation import Installer
-from workers.couriers import CALLS_MAX, Couriers
-from workers.turns import _CLAIM, _LOOK, Pair, Turns
+from workers.services.couriers import CALLS_MAX, Couriers
+from workers.services.turns import _CLAIM, _LOOK, Pair, Turns
 
 CALM: dict[str, Any] = {
     "gateway_timeout_seconds": 30,

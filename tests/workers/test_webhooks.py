@@ -14,18 +14,19 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from storage import webhooks as store
-from storage.database import Connection, engine
 from storage.keys import Role, create_key, revoke_key
+from storage.postgres.connection import Connection, engine
 from storage.sealing import Sealer
 from storage.settings import Settings
-from storage.webhooks import NewWebhook, Owner, TooMany, new_secret
+from storage.webhooks import endpoints as store
+from storage.webhooks.endpoints import NewWebhook, Owner, TooMany, new_secret
 from tests.deadline import eventually
 from tests.installation import Installer, connected
 from tests.receiver import OK, Respond, Seen, a_receiver, answer, says
-from workers import fan_out, webhooks
-from workers.fan_out import FanOut
-from workers.webhooks import Webhooks
+from workers.services import deliveries as webhooks
+from workers.services import fan_out
+from workers.services.deliveries import Webhooks
+from workers.services.fan_out import FanOut
 
 ME = Owner(7, None)
 QUICK: dict[str, Any] = {

@@ -7,8 +7,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from storage.audit import INVARIANTS, Finding, audit, examine
-from storage.database import engine
-from storage.retention import retire_commands
+from storage.journal.retire import retire_commands
+from storage.postgres.connection import engine
 from storage.settings import Settings
 from tests.installation import Installer, connected
 from tests.system.audit.bazaar import Names

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from storage.audit import INVARIANTS, audit, examine
-from storage.database import engine
+from storage.postgres.connection import engine
 from storage.settings import Settings
 from tests.installation import Installer, as_environment, connected
 from tests.system.audit.bazaar import CAROL, HELD, Names

@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 from redis.asyncio import Redis
 
-from storage.queue import Queue
-from storage.sandbox import Fault
+from storage.gateway.sandbox import Fault
+from storage.redis.queue import Queue
 from tests.deadline import eventually
 from tests.installation import Installer, connected
 from tests.market import TON

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from storage.sandbox import Fault
+from storage.gateway.sandbox import Fault
 from tests.market import TON
 from tests.system.hard import ROUNDS
 from tests.system.marketplace import Marketplace, command

@@ -1,0 +1,1 @@
+"""Events as they happen: server-sent, over WebSockets, by topic."""

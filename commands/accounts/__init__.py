@@ -1,0 +1,1 @@
+"""Users' Telegram accounts: signing in, and what is in them."""

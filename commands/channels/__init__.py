@@ -1,0 +1,1 @@
+"""The sale of Telegram channels with their gifts."""

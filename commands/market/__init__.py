@@ -1,0 +1,1 @@
+"""Money in and out, and the floors of other markets."""

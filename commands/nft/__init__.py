@@ -1,0 +1,1 @@
+"""Items in custody: direct sales, gifts, and their return to Telegram."""

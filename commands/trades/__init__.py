@@ -1,0 +1,1 @@
+"""Items for items: trades and the proposals to them."""

@@ -1,0 +1,1 @@
+"""The way out to Telegram and to the TON network."""

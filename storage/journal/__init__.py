@@ -1,0 +1,1 @@
+"""The journal of commands: the only room that writes the table `commands`."""

@@ -1,0 +1,1 @@
+"""Connections to PostgreSQL, what they share, and the schema."""

@@ -1,0 +1,1 @@
+"""Redis: where it is, the queues, notices and locks in it."""
