@@ -4,6 +4,7 @@
 of ours. `run_suspect` drains a partition whose worker died, in case it was one of its commands that killed it.
 """
 
+import asyncio
 import logging
 import time
 from collections import Counter
@@ -30,14 +31,21 @@ SUSPECT_STEP = 64
 ALONE_AFTER_DEATHS = 2
 DEATHS_MAX = 3
 """Workers that may die of one command."""
+LOSSES_MAX = 10
+"""Workers that may lose the lease while they try one command, though they live on: it takes longer than a lease."""
 _REFUSALS_MAX = 3
 
 _NEXT = "SELECT id FROM commands WHERE partition = $1 AND status = 'accepted' ORDER BY seq LIMIT 1"
 _TRY = """
-UPDATE partitions SET trying = $3, deaths_before = CASE WHEN trying = $3 THEN deaths_before ELSE deaths END
-WHERE id = $1 AND fence = $2 RETURNING deaths - deaths_before
+UPDATE partitions SET trying = $3, tried_by = CASE WHEN trying = $3 THEN tried_by ELSE '{}' END
+WHERE id = $1 AND fence = $2 RETURNING cardinality(tried_by)
 """
-_CLEAR = "UPDATE partitions SET deaths = 0, trying = NULL, deaths_before = 0 WHERE id = $1 AND fence = $2"
+_DIED = """
+SELECT count(*) FROM partitions, unnest(tried_by) AS former(id)
+WHERE partitions.id = $1
+    AND NOT EXISTS (SELECT FROM workers WHERE workers.id = former.id AND alive_until > clock_timestamp())
+"""
+_CLEAR = "UPDATE partitions SET deaths = 0, trying = NULL, tried_by = '{}' WHERE id = $1 AND fence = $2"
 
 
 class Batch(NamedTuple):
@@ -172,9 +180,13 @@ async def run_suspect(
         command_id = await connection.fetchval(_NEXT, partition)
         if command_id is None:
             return Batch(finished, set(), round_trips, follow_ups, endings, records), True
-        died = await connection.fetchval(_TRY, partition, fence, command_id)
-        if died is None:
+        lost = await connection.fetchval(_TRY, partition, fence, command_id)
+        if lost is None:
             raise Fenced(partition)
+        died = 0
+        if lost >= DEATHS_MAX:  # who only slept past its lock has shown itself again when a lease has passed
+            await asyncio.sleep(settings.lease_seconds)
+            died = lost if lost >= LOSSES_MAX else await connection.fetchval(_DIED, partition)
         if died >= DEATHS_MAX:
             batch = await _set_aside(connection, settings, fences, command_id, f"{died} workers died of it", hand)
         else:

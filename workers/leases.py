@@ -11,8 +11,10 @@ alive in PostgreSQL for as long as it says so there: two signs of life, of which
 | was just emptied, or is another       | sign in PostgreSQL ended  | lock, then owner and fence     |
 | does not answer                       | sign in PostgreSQL ended  | owner and fence alone          |
 
-Who holds goes on in all three. Every worker computes the same fair shares from the list of those alive, hands back what
-exceeds its own and takes what is free; whoever frees or joins tells the others by a notice.
+Who holds goes on in all three. A worker whose row says that it does not live by its locks, because Redis does not let
+it, is judged by its sign in PostgreSQL alone, whatever the others see of Redis. Every worker computes the same fair
+shares from the list of those alive, hands back what exceeds its own and takes what is free; whoever frees or joins
+tells the others by a notice.
 """
 
 import asyncio
@@ -52,13 +54,14 @@ ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until, by_locks = ex
     succeeded = excluded.succeeded, rejected = excluded.rejected, failed = excluded.failed, expired = excluded.expired
 """
 _ENDINGS = (Status.SUCCEEDED, Status.REJECTED, Status.FAILED, Status.EXPIRED)
-_WORKERS = "SELECT id, alive_until > clock_timestamp() AS alive FROM workers ORDER BY id"
+_WORKERS = "SELECT id, alive_until > clock_timestamp() AS alive, by_locks FROM workers ORDER BY id"
 _BURY = "DELETE FROM workers WHERE alive_until < clock_timestamp() - interval '1 minute'"
 _OWNED = "SELECT id, fence, deaths FROM partitions WHERE owner = $1"
 _FREE = "SELECT id FROM partitions WHERE owner IS NULL OR owner <> ALL($1::text[]) ORDER BY id"
 # A partition with a batch under way is passed over: its row is locked until the batch has ended.
 _TAKE = """
-UPDATE partitions SET owner = $1, fence = fence + 1, deaths = deaths + (owner IS NOT NULL)::integer
+UPDATE partitions SET owner = $1, fence = fence + 1, deaths = deaths + (owner IS NOT NULL)::integer,
+    tried_by = CASE WHEN trying IS NULL OR owner IS NULL THEN tried_by ELSE tried_by || owner END
 WHERE id IN (
     SELECT id FROM partitions
     WHERE id = ANY($2::smallint[]) AND (owner IS NULL OR owner <> ALL($3::text[]))
@@ -183,9 +186,9 @@ class Leases:
         self._mode.update(seen)
         judges = time.monotonic() >= self._judges_at
         living = {self._worker_id}
-        for worker_id, alive in workers:
+        for worker_id, alive, by_locks in workers:
             left = None if seen is None else seen.left_seconds.get(f"{_WORKER}{worker_id}")
-            if self.by_locks and left is None:
+            if self.by_locks and by_locks and left is None:
                 continue
             if alive or not judges:
                 living.add(worker_id)

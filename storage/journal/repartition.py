@@ -32,7 +32,7 @@ _MOVE = text("""
 """)
 # Fences only grow, so that no zombie finds one of its own again.
 _FREE = text("""
-    UPDATE partitions SET owner = NULL, fence = fence + 1, deaths = 0, trying = NULL, deaths_before = 0
+    UPDATE partitions SET owner = NULL, fence = fence + 1, deaths = 0, trying = NULL, tried_by = '{}'
 """)
 _ADD = text("""
     INSERT INTO partitions (id, fence)

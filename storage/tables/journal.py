@@ -17,7 +17,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.dialects.postgresql import ARRAY, JSON
 
 from storage.tables.base import HOT, Moment, metadata
 
@@ -74,10 +74,11 @@ partitions = Table(
     Column("id", SmallInteger, primary_key=True, autoincrement=False),
     Column("fence", BigInteger, nullable=False, server_default="0"),
     Column("owner", Text),
-    # Workers that died with it since it was last empty; the command that is tried alone, and how many died before it.
+    # Workers that died or lost the lease with it since it was last empty; the command that is tried alone, and the
+    # workers that did so while they tried it.
     Column("deaths", SmallInteger, nullable=False, server_default="0"),
     Column("trying", Uuid),
-    Column("deaths_before", SmallInteger, nullable=False, server_default="0"),
+    Column("tried_by", ARRAY(Text), nullable=False, server_default="{}"),
     postgresql_with=HOT,
 )
 

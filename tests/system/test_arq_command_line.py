@@ -57,7 +57,8 @@ async def site(redis_url: str, installer: Installer, tmp_path: Path) -> AsyncIte
 async def lines(site: Site, key: str) -> Sequence[str]:
     redis = connect_redis(site.settings)
     try:
-        return [(await redis.get(found)).decode() for found in sorted(await redis.keys(key))]
+        found = [await redis.get(name) for name in sorted(await redis.keys(key))]
+        return [line.decode() for line in found if line is not None]  # one may have ended meanwhile
     finally:
         await redis.aclose()
 

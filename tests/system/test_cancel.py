@@ -74,7 +74,7 @@ async def assert_each_ran_or_was_cancelled(site: Site, answers: dict[str, int]) 
 
 @pytest.fixture
 async def site(installer: Installer, tmp_path: Path) -> Any:
-    async with site_of(await installer.install(partitions=4, lease_seconds=0.5), tmp_path / "logs") as site:
+    async with site_of(await installer.install(partitions=4, lease_seconds=1), tmp_path / "logs") as site:
         site.start_worker()
         await site.start_api()
         await site.succeed([register(USER)])

@@ -33,7 +33,7 @@ async def test_nothing_is_left_in_a_session(settings: Settings) -> None:
     connection = await connect(pooled, "test", timeout_seconds=7, pinned_plans=True)
     names = ("statement_timeout", "enable_seqscan", "plan_cache_mode", "idle_in_transaction_session_timeout")
     shown = [await connection.fetchval("SELECT current_setting($1)", name) for name in names]
-    assert shown == ["7s", "off", "force_generic_plan", "5s"]
+    assert shown == ["7s", "off", "force_generic_plan", "960ms"]
     tag = await connection.execute("BEGIN; SELECT 1 FROM partitions")
     assert tag == f"SELECT {settings.partitions}"
     row = await connection.fetchrow("SELECT current_setting('enable_hashjoin') AS setting, $1::int AS given", 5)

@@ -22,7 +22,7 @@ from tests.deadline import eventually
 from tests.installation import Installer, connected
 from tests.journal import accept, statuses
 from tests.market import TON, buy, fund, receive, register, set_price, transfer
-from workers.batch import ALONE_AFTER_DEATHS, DEATHS_MAX, run_batch, run_isolated, run_suspect
+from workers.batch import ALONE_AFTER_DEATHS, DEATHS_MAX, LOSSES_MAX, run_batch, run_isolated, run_suspect
 from workers.lanes import Lanes
 
 ALL = dict.fromkeys(range(4), 0)
@@ -275,6 +275,30 @@ async def test_a_command_that_is_tried_alone_outlives_any_bad_weather(
     assert await statuses(journal, [waiting]) == ["succeeded"]
 
 
+@pytest.mark.parametrize(
+    ("living", "status"), [(0, "failed"), (1, "succeeded"), (DEATHS_MAX, "succeeded"), (LOSSES_MAX, "failed")]
+)
+async def test_a_command_is_set_aside_when_workers_died_of_it_and_not_when_they_lost_their_lease(
+    journal: Journal, lane: Connection, settings: Settings, living: int, status: str
+) -> None:
+    """Of all that tried it so many show themselves; when too many lost their lease over it, that is its fault too."""
+    quick = settings.model_copy(update={"lease_seconds": 0.1})
+    [receipt] = await accept(journal, settings, register(SELLER))
+    tried_by = [f"worker {number}" for number in range(max(DEATHS_MAX, living))]
+    await lane.execute(
+        "INSERT INTO workers (id, alive_until, batches, commands, round_trips)"
+        " SELECT id, clock_timestamp() + interval '1 hour', 0, 0, 0 FROM unnest($1::text[]) AS living(id)",
+        tried_by[:living],
+    )
+    await lane.execute(
+        "UPDATE partitions SET deaths = $2, trying = $3, tried_by = $4 WHERE id = $1",
+        *(receipt.partition, DEATHS_MAX, receipt.id, tried_by),
+    )
+    batch, _ = await run_suspect(lane, quick, receipt.partition, 0, DEATHS_MAX)
+    assert [id_ for _, id_ in batch.finished] == [receipt.id]
+    assert await statuses(journal, [receipt]) == [status]
+
+
 @pytest.mark.parametrize("died", [0, DEATHS_MAX])
 async def test_a_cancelled_suspect_leaves_its_trial_to_nobody_else(
     journal: Journal, lane: Connection, settings: Settings, died: int
@@ -285,8 +309,8 @@ async def test_a_cancelled_suspect_leaves_its_trial_to_nobody_else(
     partition = receipts[0].partition
     suspect, other, *_ = (receipt for receipt in receipts if receipt.partition == partition)
     await lane.execute(
-        "UPDATE partitions SET deaths = $2, trying = $3, deaths_before = $4 WHERE id = $1",
-        *(partition, DEATHS_MAX, suspect.id, DEATHS_MAX - died),
+        "UPDATE partitions SET deaths = $2, trying = $3, tried_by = $4 WHERE id = $1",
+        *(partition, DEATHS_MAX, suspect.id, ["dead"] * died),
     )
     async with connected(settings) as canceller:
         async with canceller.transaction():

@@ -170,7 +170,9 @@ async def test_a_dead_worker_is_missed_when_its_lock_ends_however_long_its_sign_
     async with worker(quick, "heir") as heir:
         await dead.start()
         await until(lambda: are_shared(heir, dead))
-        await until(lambda: heir.leases.by_locks)
+        await until(lambda: heir.leases.by_locks and dead.leases.by_locks)
+        beat = dead.leases._beat_at
+        await until(lambda: dead.leases._beat_at != beat)  # which says so in its row
         async with connected(quick) as connection:
             await end(dead._running)
             await connection.execute(
@@ -202,6 +204,25 @@ async def test_without_redis_who_holds_goes_on_and_the_sign_in_postgresql_decide
     lines = [record.message for record in caplog.records]
     assert "leases live by PostgreSQL: Redis does not answer" in lines
     assert "leases live by their locks in Redis again" in lines
+
+
+async def test_a_worker_that_redis_is_out_of_reach_of_is_judged_by_its_sign_in_postgresql(
+    quick: Settings, own_redis: EmbeddedRedis
+) -> None:
+    """The others reach theirs, and find no lock of the lonely one there."""
+    lonely = Worker(on(quick, own_redis), "lonely")
+    own_redis.stop()
+    async with worker(quick, "a") as a:
+        await until(lambda: are_shared(a) and a.leases.by_locks)
+        await lonely.start()
+        await until(lambda: are_shared(a, lonely))
+        before = dict(lonely.fences)
+        beats = a.leases._beat_at
+        await until(lambda: a.leases._beat_at != beats)
+        assert are_shared(a, lonely)
+        assert lonely.fences == before
+        await lonely.die()
+        await until(lambda: are_shared(a))
 
 
 async def test_a_worker_that_was_cut_off_from_postgresql_gives_the_others_a_lease_to_show_themselves(

@@ -20,7 +20,7 @@ from tests.system.marketplace import ADDRESS, Marketplace, command, open_marketp
 from tests.system.site import account_locked, end, until_waiting
 from workers.worker import execute
 
-LEASE_SECONDS = 0.5
+LEASE_SECONDS = 1.0
 
 
 @pytest.fixture
