@@ -67,7 +67,19 @@ class Bid(NamedTuple):
     closed_at: datetime | None
 
 
-class Create(ItemCommand, kind="auctions.create", sent_by=USER):
+class Create(
+    ItemCommand,
+    kind="auctions.create",
+    sent_by=USER,
+    rejects=(
+        Code.NFT_NOT_FOUND,
+        Code.NFT_PERMISSION_DENIED,
+        Code.AUCTION_ALREADY_EXISTS,
+        Code.NFT_LISTED,
+        Code.NFT_IN_BUNDLE,
+        Code.NFT_NOT_AVAILABLE,
+    ),
+):
     """Reserve a held item for an auction."""
 
     start_nano: Price
@@ -128,7 +140,19 @@ class _AuctionCommand(ItemCommand):
         return auction
 
 
-class Cancel(_AuctionCommand, kind="auctions.cancel", sent_by=USER, releases_only=True):
+class Cancel(
+    _AuctionCommand,
+    kind="auctions.cancel",
+    sent_by=USER,
+    releases_only=True,
+    rejects=(
+        Code.AUCTION_NOT_FOUND,
+        Code.AUCTION_PERMISSION_DENIED,
+        Code.AUCTION_NOT_ACTIVE,
+        Code.AUCTION_HAS_BIDS,
+        Code.AUCTION_EXPIRED,
+    ),
+):
     """The seller ends an auction without bids, before its time."""
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
@@ -150,7 +174,19 @@ class Cancel(_AuctionCommand, kind="auctions.cancel", sent_by=USER, releases_onl
         return {"auction_id": str(auction.id)}
 
 
-class PlaceBid(_AuctionCommand, kind="auctions.place_bid", sent_by=USER):
+class PlaceBid(
+    _AuctionCommand,
+    kind="auctions.place_bid",
+    sent_by=USER,
+    rejects=(
+        Code.AUCTION_NOT_FOUND,
+        Code.AUCTION_NOT_ACTIVE,
+        Code.AUCTION_EXPIRED,
+        Code.SELF_TRADE_NOT_ALLOWED,
+        Code.BID_TOO_LOW,
+        Code.INSUFFICIENT_BALANCE,
+    ),
+):
     """Bid a step above the leading bid or more, be it one's own."""
 
     amount_nano: Price
@@ -194,7 +230,12 @@ class PlaceBid(_AuctionCommand, kind="auctions.place_bid", sent_by=USER):
         return {"bid_id": str(bid.id), "amount_nano": amount_nano, "ends_at": ends_at}
 
 
-class Settle(_AuctionCommand, kind="auctions.settle", sent_by=USER | SYSTEM):
+class Settle(
+    _AuctionCommand,
+    kind="auctions.settle",
+    sent_by=USER | SYSTEM,
+    rejects=(Code.AUCTION_NOT_FOUND, Code.AUCTION_NOT_ACTIVE, Code.AUCTION_NOT_EXPIRED),
+):
     """The end: the item to the leader and the leading bid to the seller, or the item back to its owner."""
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:

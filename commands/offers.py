@@ -14,7 +14,18 @@ from commands.book import Account, Book
 from commands.command import SYSTEM, USER, Envelope, Price
 from commands.deals import sell_item
 from commands.document import Need, Scope, document
-from commands.nft.items import HANGING, Hanging, ItemCommand, Nft, NftState, found, hang, require_free, touch_detach
+from commands.nft.items import (
+    HANGING,
+    NOT_FREE,
+    Hanging,
+    ItemCommand,
+    Nft,
+    NftState,
+    found,
+    hang,
+    require_free,
+    touch_detach,
+)
 from commands.outcome import Code, Rejection
 from commands.terms import Terms
 
@@ -113,7 +124,21 @@ def _tell(book: Book, name: str, offer: Offer, **fields: Any) -> None:
 # -- commands
 
 
-class Create(ItemCommand, kind="offers.create", sent_by=USER):
+class Create(
+    ItemCommand,
+    kind="offers.create",
+    sent_by=USER,
+    rejects=(
+        Code.NFT_NOT_FOUND,
+        Code.OFFER_ALREADY_EXISTS,
+        Code.NFT_NOT_ON_SALE,
+        *NOT_FREE,
+        Code.SELF_TRADE_NOT_ALLOWED,
+        Code.OFFER_PRICE_TOO_LOW,
+        Code.LIMIT_REACHED,
+        Code.INSUFFICIENT_BALANCE,
+    ),
+):
     """Offer a price for a listed item."""
 
     price_nano: Price
@@ -193,7 +218,13 @@ class _OfferCommand(ItemCommand):
         return offer
 
 
-class Withdraw(_OfferCommand, kind="offers.withdraw", sent_by=USER, releases_only=True):
+class Withdraw(
+    _OfferCommand,
+    kind="offers.withdraw",
+    sent_by=USER,
+    releases_only=True,
+    rejects=(Code.OFFER_NOT_FOUND, Code.OFFER_PERMISSION_DENIED, Code.OFFER_NOT_OPEN),
+):
     """The author takes the offer back."""
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
@@ -205,7 +236,13 @@ class Withdraw(_OfferCommand, kind="offers.withdraw", sent_by=USER, releases_onl
         return _end(book, offer, OfferState.WITHDRAWN)
 
 
-class Refuse(_OfferCommand, kind="offers.refuse", sent_by=USER, releases_only=True):
+class Refuse(
+    _OfferCommand,
+    kind="offers.refuse",
+    sent_by=USER,
+    releases_only=True,
+    rejects=(Code.OFFER_NOT_FOUND, Code.OFFER_PERMISSION_DENIED, Code.OFFER_NOT_OPEN),
+):
     """The owner turns the offer down."""
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
@@ -216,7 +253,12 @@ class Refuse(_OfferCommand, kind="offers.refuse", sent_by=USER, releases_only=Tr
         return _end(book, offer, OfferState.REFUSED)
 
 
-class Counter(_OfferCommand, kind="offers.counter", sent_by=USER):
+class Counter(
+    _OfferCommand,
+    kind="offers.counter",
+    sent_by=USER,
+    rejects=(Code.OFFER_NOT_FOUND, Code.OFFER_PERMISSION_DENIED, Code.OFFER_NOT_OPEN, Code.OFFER_EXPIRED),
+):
     """The owner names another price, in the place of an earlier one; the hold stays as it is."""
 
     price_nano: Price
@@ -242,7 +284,20 @@ class Counter(_OfferCommand, kind="offers.counter", sent_by=USER):
         return {"offer_id": str(offer.id), "counter_nano": offer.counter_nano, "expires_at": expires_at}
 
 
-class Accept(_OfferCommand, kind="offers.accept", sent_by=USER):
+class Accept(
+    _OfferCommand,
+    kind="offers.accept",
+    sent_by=USER,
+    rejects=(
+        Code.OFFER_NOT_FOUND,
+        Code.OFFER_PERMISSION_DENIED,
+        Code.OFFER_NOT_OPEN,
+        Code.OFFER_NO_COUNTER,
+        Code.OFFER_EXPIRED,
+        Code.PRICE_CHANGED,
+        Code.INSUFFICIENT_BALANCE,
+    ),
+):
     """The owner agrees to the offer's price, or the author to the counter-price: the item changes hands."""
 
     price_nano: Price
@@ -281,7 +336,12 @@ class Accept(_OfferCommand, kind="offers.accept", sent_by=USER):
         return {"deal_id": str(envelope.id), "price_nano": agreed_nano, "fee_nano": fee}
 
 
-class Expire(_OfferCommand, kind="offers.expire", sent_by=SYSTEM):
+class Expire(
+    _OfferCommand,
+    kind="offers.expire",
+    sent_by=SYSTEM,
+    rejects=(Code.OFFER_NOT_FOUND, Code.OFFER_NOT_OPEN, Code.OFFER_NOT_EXPIRED),
+):
     """The offer's time is over: the timer of its last change."""
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:

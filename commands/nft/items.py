@@ -137,6 +137,11 @@ class ItemCommand(Command):
 
 # -- guards that all mechanisms share
 
+NOT_FREE = (Code.NFT_ON_AUCTION, Code.NFT_IN_BUNDLE, Code.NFT_NOT_AVAILABLE)
+"""What `require_free` raises, in its order."""
+IN_CUSTODY = (Code.INTAKE_ALREADY_RECORDED, Code.NFT_RETURN_OPEN, Code.NFT_ALREADY_IN_CUSTODY)
+"""What `require_not_in_custody` raises, in its order."""
+
 
 def found(book: Book, nft_id: int) -> Nft:
     nft = book.get(Nft, nft_id)

@@ -11,7 +11,17 @@ from uuid import UUID
 from commands.book import FEES, Account, Book, Side, held
 from commands.command import SYSTEM, USER, BigId, Command, Envelope
 from commands.document import Need, document
-from commands.nft.items import Nft, NftState, detach, found, require_free, require_owner, touch_detach, touch_item
+from commands.nft.items import (
+    NOT_FREE,
+    Nft,
+    NftState,
+    detach,
+    found,
+    require_free,
+    require_owner,
+    touch_detach,
+    touch_item,
+)
 from commands.outcome import Code, Rejection
 from commands.requests import (
     BANK,
@@ -46,7 +56,12 @@ class Return(NamedTuple):
     closed_at: datetime | None
 
 
-class ReturnItem(Command, kind="nft.return", sent_by=USER):
+class ReturnItem(
+    Command,
+    kind="nft.return",
+    sent_by=USER,
+    rejects=(Code.NFT_NOT_FOUND, Code.NFT_PERMISSION_DENIED, *NOT_FREE, Code.INSUFFICIENT_BALANCE),
+):
     """Have the gift sent back to its owner in Telegram, for a fee that is held until it is there."""
 
     nft_id: BigId
@@ -132,7 +147,9 @@ class _Answer(Command):
         return {"return_id": str(asked.id), "state": state}
 
 
-class ConfirmReturn(_Answer, kind="nft.return_confirm", sent_by=SYSTEM):
+class ConfirmReturn(
+    _Answer, kind="nft.return_confirm", sent_by=SYSTEM, rejects=(Code.RETURN_NOT_FOUND, Code.REQUEST_NOT_OPEN)
+):
     """The gift is the owner's again, in Telegram."""
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
@@ -155,7 +172,12 @@ class ConfirmReturn(_Answer, kind="nft.return_confirm", sent_by=SYSTEM):
         return self.end(book, asked, SagaState.CONFIRMED)
 
 
-class FailReturn(_Answer, kind="nft.return_fail", sent_by=SYSTEM):
+class FailReturn(
+    _Answer,
+    kind="nft.return_fail",
+    sent_by=SYSTEM,
+    rejects=(Code.RETURN_NOT_FOUND, Code.REQUEST_NOT_OPEN, Code.REQUEST_IN_FLIGHT),
+):
     """The gift stays with the bank, and the item with its owner."""
 
     reason: ReturnFailReason

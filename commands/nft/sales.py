@@ -11,6 +11,8 @@ from commands.command import SYSTEM, USER, Envelope, Price, UserId
 from commands.deals import sell_item
 from commands.document import Need
 from commands.nft.items import (
+    IN_CUSTODY,
+    NOT_FREE,
     GiftFacts,
     ItemCommand,
     MessageRef,
@@ -29,11 +31,11 @@ from commands.nft.items import (
 )
 from commands.offers import held_for_offers
 from commands.outcome import Code, Rejection
-from commands.presale import require_no_presale_by, touch_presale_of
+from commands.presale.presales import require_no_presale_by, touch_presale_of
 from commands.users import User, register, touch_user
 
 
-class Receive(ItemCommand, kind="nft.receive", sent_by=SYSTEM):
+class Receive(ItemCommand, kind="nft.receive", sent_by=SYSTEM, rejects=(*IN_CUSTODY, Code.GIFT_HAS_PRESALE)):
     """The intake feed saw a gift arrive at the bank."""
 
     gift: GiftFacts
@@ -54,7 +56,9 @@ class Receive(ItemCommand, kind="nft.receive", sent_by=SYSTEM):
         return {"nft_id": str(self.nft_id), "owner_id": self.sender_id}
 
 
-class SetPrice(ItemCommand, kind="nft.set_price", sent_by=USER):
+class SetPrice(
+    ItemCommand, kind="nft.set_price", sent_by=USER, rejects=(Code.NFT_NOT_FOUND, Code.NFT_PERMISSION_DENIED, *NOT_FREE)
+):
     """List the item at a price, or take it off the market with null."""
 
     price_nano: Price | None
@@ -77,7 +81,19 @@ class SetPrice(ItemCommand, kind="nft.set_price", sent_by=USER):
         return {"nft_id": str(nft.id), "state": nft.state, "price_nano": nft.price_nano}
 
 
-class Buy(ItemCommand, kind="nft.buy", sent_by=USER):
+class Buy(
+    ItemCommand,
+    kind="nft.buy",
+    sent_by=USER,
+    rejects=(
+        Code.NFT_NOT_FOUND,
+        Code.NFT_NOT_ON_SALE,
+        *NOT_FREE,
+        Code.SELF_TRADE_NOT_ALLOWED,
+        Code.PRICE_CHANGED,
+        Code.INSUFFICIENT_BALANCE,
+    ),
+):
     """Buy a listed item at the price that was seen."""
 
     price_nano: Price
@@ -113,7 +129,18 @@ class Buy(ItemCommand, kind="nft.buy", sent_by=USER):
         }
 
 
-class Transfer(ItemCommand, kind="nft.transfer", sent_by=USER):
+class Transfer(
+    ItemCommand,
+    kind="nft.transfer",
+    sent_by=USER,
+    rejects=(
+        Code.USER_NOT_FOUND,
+        Code.NFT_NOT_FOUND,
+        Code.NFT_PERMISSION_DENIED,
+        *NOT_FREE,
+        Code.SELF_TRADE_NOT_ALLOWED,
+    ),
+):
     """Give the item away: no money, no deal."""
 
     to_user_id: UserId

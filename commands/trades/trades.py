@@ -19,7 +19,7 @@ from pydantic_core import to_json
 from commands.book import Book
 from commands.command import USER, BigId, Command, Envelope, Invalid, Name, UserId
 from commands.document import Need, Scope, document, is_open
-from commands.nft.items import HANGING, Hanging, Nft, found, hang, require_free
+from commands.nft.items import HANGING, NOT_FREE, Hanging, Nft, found, hang, require_free
 from commands.outcome import Code, Rejection
 from commands.terms import Terms
 from commands.users import User, require_user
@@ -254,7 +254,19 @@ def require_room(book: Book, nft_ids: Sequence[int]) -> None:
 # -- commands
 
 
-class Create(Command, kind="trades.create", sent_by=USER):
+class Create(
+    Command,
+    kind="trades.create",
+    sent_by=USER,
+    rejects=(
+        Code.USER_NOT_FOUND,
+        Code.NFT_NOT_FOUND,
+        Code.NFTS_NOT_OWNED,
+        *NOT_FREE,
+        Code.SELF_TRADE_NOT_ALLOWED,
+        Code.LIMIT_REACHED,
+    ),
+):
     """Give items for whatever meets the requirements, from anybody or from one receiver."""
 
     nft_ids: NftIds
@@ -325,7 +337,13 @@ def require_open(trade: Trade) -> None:
         raise Rejection(Code.TRADE_NOT_OPEN)
 
 
-class Delete(TradeCommand, kind="trades.delete", sent_by=USER, releases_only=True):
+class Delete(
+    TradeCommand,
+    kind="trades.delete",
+    sent_by=USER,
+    releases_only=True,
+    rejects=(Code.TRADE_NOT_FOUND, Code.TRADE_PERMISSION_DENIED, Code.TRADE_NOT_OPEN),
+):
     """The owner, or the receiver of a private trade, ends it."""
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from commands import auctions, offers, presale
+from commands import auctions, offers
 from commands.accounts.telegram import AccountChannel, AccountGift, Channel, TelegramAccount
 from commands.book import DEPOSITS, EXPENSE, FEES, UNCLAIMED, WITHDRAWALS, Account, Posting
 from commands.channels import purchases as channel_purchases
@@ -18,6 +18,7 @@ from commands.market import withdrawals
 from commands.market.floors import Floor
 from commands.nft import returns
 from commands.nft.items import Intake, Nft
+from commands.presale import presales
 from commands.trades.trades import Proposal, Trade
 from commands.users import User
 from tests.commands.model.market import Document, Market
@@ -33,8 +34,8 @@ PLATFORM = {
 HOLDERS: tuple[tuple[str, type[Any], str, str], ...] = (
     ("offer", offers.Offer, "author_id", "held_nano"),
     ("bid", auctions.Bid, "bidder_id", "held_nano"),
-    ("presale", presale.Presale, "seller_id", "deposit_held_nano"),
-    ("presale", presale.Presale, "buyer_id", "buyer_held_nano"),
+    ("presale", presales.Presale, "seller_id", "deposit_held_nano"),
+    ("presale", presales.Presale, "buyer_id", "buyer_held_nano"),
     ("withdrawal", withdrawals.Withdrawal, "user_id", "held_nano"),
     ("return", returns.Return, "user_id", "held_nano"),
     ("channel_purchase", channel_purchases.ChannelPurchase, "buyer_id", "held_nano"),
@@ -49,7 +50,7 @@ def tables(model: Market) -> dict[type[Any], Mapping[Any, Document]]:
         offers.Offer: model.offers,
         auctions.Auction: model.auctions,
         auctions.Bid: model.bids,
-        presale.Presale: model.presales,
+        presales.Presale: model.presales,
         Trade: model.trades,
         Proposal: model.proposals,
         market.Deposit: model.deposits,
