@@ -14,7 +14,16 @@ from commands.book import Account, Book
 from commands.command import SYSTEM, USER, Envelope, Price, Within
 from commands.deals import sell_item
 from commands.document import Need, document
-from commands.nft.items import ItemCommand, Nft, NftState, detach, found, require_free, require_owner, touch_detach
+from commands.nft.items import (
+    ItemCommand,
+    Nft,
+    NftState,
+    end_dependents,
+    require_free,
+    require_nft,
+    require_owner,
+    touch_dependents,
+)
 from commands.outcome import Code, Rejection
 from commands.terms import Terms
 
@@ -88,10 +97,10 @@ class Create(
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield Need(Nft, self.nft_id)
-        yield from touch_detach(book, self.nft_id)
+        yield from touch_dependents(book, self.nft_id)
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
-        nft = found(book, self.nft_id)
+        nft = require_nft(book, self.nft_id)
         require_owner(nft, envelope.actor)
         if nft.state == NftState.ON_AUCTION:
             raise Rejection(Code.AUCTION_ALREADY_EXISTS)
@@ -117,7 +126,7 @@ class Create(
             opened_at=book.now,
             closed_at=None,
         )
-        nft = detach(book, nft, "auctioned")
+        nft = end_dependents(book, nft, "auctioned")
         book.put(nft._replace(state=NftState.ON_AUCTION, reserved_by=auction.id, reserved_kind="auction"))
         book.put(auction)
         _set_end(book, auction)
@@ -241,7 +250,7 @@ class Settle(
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield from super().touches(book, envelope)
         yield Need(Nft, self.nft_id)
-        yield from touch_detach(book, self.nft_id)
+        yield from touch_dependents(book, self.nft_id)
         yield from _touch_leader(book, self.auction_id)
         auction = book.peek(Auction, self.auction_id)
         if auction is not None:
@@ -260,7 +269,7 @@ class Settle(
             _tell(book, "auction.settled", auction, state=auction.state)
             return {"auction_id": str(auction.id), "state": auction.state}
 
-        price_nano, buyer_id, nft = leader.amount_nano, leader.bidder_id, found(book, auction.nft_id)
+        price_nano, buyer_id, nft = leader.amount_nano, leader.bidder_id, require_nft(book, auction.nft_id)
         book.put(leader._replace(state=BidState.WON, held_nano=0, closed_at=book.now))
         auction = _end(book, auction, AuctionState.SOLD)
         _tell(book, "auction.settled", auction, state=auction.state, price_nano=price_nano)
@@ -327,7 +336,7 @@ def _unseat(book: Book, auction: Auction, leader: Bid, state: BidState) -> None:
 
 def _free(book: Book, auction: Auction) -> None:
     """The item is its owner's again, held."""
-    nft = found(book, auction.nft_id)
+    nft = require_nft(book, auction.nft_id)
     book.put(nft._replace(state=NftState.HELD, reserved_by=None, reserved_kind=None))
 
 

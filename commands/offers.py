@@ -13,18 +13,16 @@ from uuid import UUID
 from commands.book import Account, Book
 from commands.command import SYSTEM, USER, Envelope, Price
 from commands.deals import sell_item
-from commands.document import Need, Scope, document
+from commands.document import Dependence, Need, Scope, document
 from commands.nft.items import (
-    HANGING,
     NOT_FREE,
-    Hanging,
     ItemCommand,
     Nft,
     NftState,
-    found,
     hang,
     require_free,
-    touch_detach,
+    require_nft,
+    touch_dependents,
 )
 from commands.outcome import Code, Rejection
 from commands.terms import Terms
@@ -39,7 +37,19 @@ class OfferState(StrEnum):
     CLOSED = "closed"
 
 
-@document("offers", indexes={"nft_id": Scope.OPEN})
+def _touch_offers_of(book: Book, nft_id: int) -> Iterator[Need]:
+    yield Need(Offer, nft_id, "nft_id")
+    for offer in book.peek_found(Offer, "nft_id", nft_id):
+        yield Need(Account, offer.author_id)
+
+
+def _close_offers_of(book: Book, nft: Nft, reason: str, except_for: Collection[UUID]) -> None:
+    """An offer by which the item goes is not open any more, so none needs excepting."""
+    for offer in book.find(Offer, "nft_id", nft.id):
+        _end(book, offer, OfferState.CLOSED, reason)
+
+
+@document("offers", indexes={"nft_id": Scope.OPEN}, depends=Dependence(Nft, 1, _touch_offers_of, _close_offers_of))
 class Offer(NamedTuple):
     """`owner_id` is the item's owner while the offer is open; `held_nano` is the price until it closes, then 0."""
 
@@ -59,26 +69,8 @@ class Offer(NamedTuple):
     closed_at: datetime | None
 
 
-# -- what offers are to the item they hang on
-
-
-def _touch_open(book: Book, nft_id: int) -> Iterator[Need]:
-    yield Need(Offer, nft_id, "nft_id")
-    for offer in book.peek_found(Offer, "nft_id", nft_id):
-        yield Need(Account, offer.author_id)
-
-
-def _close(book: Book, nft: Nft, reason: str, except_for: Collection[UUID]) -> None:
-    """An offer by which the item goes is not open any more, so none needs excepting."""
-    for offer in book.find(Offer, "nft_id", nft.id):
-        _end(book, offer, OfferState.CLOSED, reason)
-
-
-HANGING["offers"] = Hanging(_touch_open, _close)
-
-
 def held_for_offers(book: Book, nft: Nft, user_id: int) -> int:
-    """What the user gets back when the item is detached."""
+    """What the user gets back when what depends on the item ends."""
     offers = book.find(Offer, "nft_id", nft.id) if nft.hanging else []
     return sum(offer.held_nano for offer in offers if offer.author_id == user_id)
 
@@ -151,7 +143,7 @@ class Create(
             yield Need(Offer, self.nft_id, "nft_id")
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
-        nft = found(book, self.nft_id)
+        nft = require_nft(book, self.nft_id)
         author_id, owner_id = envelope.actor, nft.owner_id
         assert author_id is not None and owner_id is not None  # noqa: PT018,S101
         rivals = book.find(Offer, "nft_id", nft.id)
@@ -304,7 +296,7 @@ class Accept(
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield from super().touches(book, envelope)
-        yield from touch_detach(book, self.nft_id)
+        yield from touch_dependents(book, self.nft_id)
         offer = book.peek(Offer, self.offer_id)
         if offer is not None:
             yield Need(Account, offer.owner_id)
@@ -331,7 +323,7 @@ class Accept(
         book.release(offer.author_id, released, "offer", offer.id)
         book.put(offer._replace(state=OfferState.ACCEPTED, held_nano=0, updated_at=book.now, closed_at=book.now))
         _tell(book, "offer.accepted", offer, **({"released_nano": released} if released else {}))
-        nft = found(book, offer.nft_id)
+        nft = require_nft(book, offer.nft_id)
         fee = sell_item(book, nft, offer.author_id, "offer", agreed_nano, offer.fee_bp, ("offer", offer.id))
         return {"deal_id": str(envelope.id), "price_nano": agreed_nano, "fee_nano": fee}
 

@@ -15,11 +15,11 @@ from commands.nft.items import (
     NOT_FREE,
     Nft,
     NftState,
-    detach,
-    found,
+    end_dependents,
     require_free,
+    require_nft,
     require_owner,
-    touch_detach,
+    touch_dependents,
     touch_item,
 )
 from commands.outcome import Code, Rejection
@@ -71,18 +71,18 @@ class ReturnItem(
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield from touch_item(book, self.nft_id)
-        yield from touch_detach(book, self.nft_id)
+        yield from touch_dependents(book, self.nft_id)
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
         user_id, fee_nano = envelope.actor, book.terms.return_fee_nano
-        nft = found(book, self.nft_id)
+        nft = require_nft(book, self.nft_id)
         require_owner(nft, user_id)
         require_free(nft)
         assert user_id is not None  # noqa: S101 - sent as a user
         book.require_available(user_id, fee_nano)
 
         book.hold(user_id, fee_nano, "return", envelope.id)
-        nft = detach(book, nft, "returned")
+        nft = end_dependents(book, nft, "returned")
         book.put(nft._replace(state=NftState.WITHDRAWING, reserved_by=envelope.id, reserved_kind="return"))
         book.put(
             Return(
@@ -157,7 +157,7 @@ class ConfirmReturn(
 
         book.post(held(asked.user_id), Side(FEES), asked.held_nano, "return", asked.id)
         book.put(
-            found(book, self.nft_id)._replace(
+            require_nft(book, self.nft_id)._replace(
                 state=NftState.EXTERNAL,
                 owner_id=None,
                 reserved_by=None,
@@ -186,7 +186,7 @@ class FailReturn(
         asked = self.take(book, answer_of(self.reason))
 
         book.release(asked.user_id, asked.held_nano, "return", asked.id)
-        nft = found(book, self.nft_id)
+        nft = require_nft(book, self.nft_id)
         book.put(nft._replace(state=NftState.HELD, reserved_by=None, reserved_kind=None))
         book.emit(
             "nft.return_failed",

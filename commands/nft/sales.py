@@ -18,14 +18,14 @@ from commands.nft.items import (
     MessageRef,
     Nft,
     NftState,
-    found,
     hand_over,
     public_topics,
     require_free,
+    require_nft,
     require_not_in_custody,
     require_owner,
     take_in,
-    touch_detach,
+    touch_dependents,
     touch_intake,
     touch_item,
 )
@@ -67,7 +67,7 @@ class SetPrice(
         yield Need(Nft, self.nft_id)
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
-        nft = found(book, self.nft_id)
+        nft = require_nft(book, self.nft_id)
         require_owner(nft, envelope.actor)
         require_free(nft)
 
@@ -100,12 +100,12 @@ class Buy(
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield from touch_item(book, self.nft_id)
-        yield from touch_detach(book, self.nft_id)
+        yield from touch_dependents(book, self.nft_id)
         if envelope.actor is not None:
             yield Need(Account, envelope.actor)
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
-        nft = found(book, self.nft_id)
+        nft = require_nft(book, self.nft_id)
         buyer_id, seller_id = envelope.actor, nft.owner_id
         if nft.state == NftState.HELD:
             raise Rejection(Code.NFT_NOT_ON_SALE)
@@ -147,13 +147,13 @@ class Transfer(
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield Need(Nft, self.nft_id)
-        yield from touch_detach(book, self.nft_id)
+        yield from touch_dependents(book, self.nft_id)
         yield Need(User, self.to_user_id)
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
         if book.get(User, self.to_user_id) is None:
             raise Rejection(Code.USER_NOT_FOUND, user_id=self.to_user_id)
-        nft = found(book, self.nft_id)
+        nft = require_nft(book, self.nft_id)
         require_owner(nft, envelope.actor)
         require_free(nft)
         if self.to_user_id == envelope.actor:

@@ -12,8 +12,8 @@ from commands.nft.items import (
     IN_CUSTODY,
     GiftFacts,
     MessageRef,
-    found,
     public_topics,
+    require_nft,
     require_not_in_custody,
     take_in,
     touch_intake,
@@ -123,7 +123,7 @@ class Deliver(
         fee = book.settle(held(buyer_id), presale.seller_id, price, fee_bp, "presale", presale.id)
         book.emit(
             "nft.sold",
-            *public_topics(found(book, self.nft_id)),
+            *public_topics(require_nft(book, self.nft_id)),
             nft_id=str(self.nft_id),
             gift_id=str(self.gift_id),
             price_nano=price,

@@ -11,7 +11,7 @@ from commands.command import USER, Envelope
 from commands.deals import Deal, DealItem, record_deal
 from commands.document import Need, is_open
 from commands.market.floors import floor_nano, touch_floor
-from commands.nft.items import NOT_FREE, Nft, NftState, hand_over, hang, require_free, touch_detach
+from commands.nft.items import NOT_FREE, Nft, NftState, hand_over, hang, require_free, touch_dependents
 from commands.offers import held_for_offers
 from commands.outcome import Code, Rejection
 from commands.terms import Terms, fee_nano
@@ -227,7 +227,7 @@ class Accept(
         yield from touch_trade(book, self.trade_id)
         yield from touch_proposal(book, self.proposal_id)
         for nft_id in (*given, *received):
-            yield from touch_detach(book, nft_id)
+            yield from touch_dependents(book, nft_id)
         for nft_id in received:
             nft = book.peek(Nft, nft_id)
             if nft is not None:
