@@ -13,7 +13,7 @@ from uuid import UUID
 from commands.book import Account, Book
 from commands.command import SYSTEM, USER, Envelope, Price, Within
 from commands.deals import sell_item
-from commands.document import Need, document
+from commands.document import Deadline, Hold, Need, document
 from commands.nft.items import (
     ItemCommand,
     Nft,
@@ -42,7 +42,7 @@ class BidState(StrEnum):
     WON = "won"
 
 
-@document("auctions")
+@document("auctions", deadline=Deadline("ends_at", "auctions.settle"))
 class Auction(NamedTuple):
     """`current_nano` is the leading bid, or the start price when there is none."""
 
@@ -62,7 +62,7 @@ class Auction(NamedTuple):
     closed_at: datetime | None
 
 
-@document("bids")
+@document("bids", holds=(Hold("bid", "bidder_id", "held_nano"),))
 class Bid(NamedTuple):
     """`held_nano` is the amount while the bid leads, else 0. A raised bid's hold passes to the bid that raised it."""
 

@@ -46,6 +46,22 @@ class Dependence(NamedTuple):
     end: Callable[["Book", Any, str, Collection[UUID]], None]
 
 
+class Hold(NamedTuple):
+    """Money that a document holds while it is open: the user whose it is and the amount, 0 when none, by their fields.
+    `kind` is what its postings call the document."""
+
+    kind: str
+    user: str
+    amount: str
+
+
+class Deadline(NamedTuple):
+    """When an open document ends by itself: the field of that moment, and the kind of the timer that ends it."""
+
+    at: str
+    timer: str
+
+
 class Stored(NamedTuple):
     """How a type of rows is kept: its fields are columns of `table`, `key_of` gives the key of a row.
 
@@ -63,6 +79,8 @@ class Stored(NamedTuple):
     moment: str | None
     """The column of a record's time: that of its batch, the same for all, so the rows do not carry it."""
     depends: Dependence | None = None
+    holds: tuple[Hold, ...] = ()
+    deadline: Deadline | None = None
 
 
 STORED: dict[type[Row], Stored] = {}
@@ -76,6 +94,8 @@ def document(
     locked: bool = True,
     indexes: Mapping[str, Scope] | None = None,
     depends: Dependence | None = None,
+    holds: tuple[Hold, ...] = (),
+    deadline: Deadline | None = None,
 ) -> Callable[[type[D]], type[D]]:
     """Declares a NamedTuple as a stored thing with a state. Raises ValueError for a second document in one place."""
 
@@ -85,7 +105,7 @@ def document(
         if depends is not None and any(other.place == depends.place for other in dependents_of(depends.on)):
             message = f"{table}: another document that depends on {depends.on.__name__} ends in place {depends.place}"
             raise ValueError(message)
-        STORED[kind] = Stored(table, fields, key, key_of, locked, indexes or {}, moment=None, depends=depends)
+        STORED[kind] = Stored(table, fields, key, key_of, locked, indexes or {}, None, depends, holds, deadline)
         return kind
 
     return declare

@@ -13,7 +13,7 @@ from uuid import UUID
 from commands.book import Account, Book
 from commands.command import SYSTEM, USER, Envelope, Price
 from commands.deals import sell_item
-from commands.document import Dependence, Need, Scope, document
+from commands.document import Deadline, Dependence, Hold, Need, Scope, document
 from commands.nft.items import (
     NOT_FREE,
     ItemCommand,
@@ -49,7 +49,13 @@ def _close_offers_of(book: Book, nft: Nft, reason: str, except_for: Collection[U
         _end(book, offer, OfferState.CLOSED, reason)
 
 
-@document("offers", indexes={"nft_id": Scope.OPEN}, depends=Dependence(Nft, 1, _touch_offers_of, _close_offers_of))
+@document(
+    "offers",
+    indexes={"nft_id": Scope.OPEN},
+    depends=Dependence(Nft, 1, _touch_offers_of, _close_offers_of),
+    holds=(Hold("offer", "author_id", "held_nano"),),
+    deadline=Deadline("expires_at", "offers.expire"),
+)
 class Offer(NamedTuple):
     """`owner_id` is the item's owner while the offer is open; `held_nano` is the price until it closes, then 0."""
 

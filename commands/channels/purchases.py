@@ -24,7 +24,7 @@ from commands.accounts.telegram import (
 from commands.book import Account, Book, held
 from commands.command import SYSTEM, USER, Envelope, Price, UserId
 from commands.deals import Deal, DealItem, record_deal
-from commands.document import Need, document
+from commands.document import Hold, Need, document
 from commands.outcome import Code, Rejection
 from commands.requests import (
     EXPIRED,
@@ -55,7 +55,7 @@ TO_BE_ADDED_AGAIN = ("gifts_modified", "not_creator", "account_unusable")
 """The reasons after which the channel is not what was inspected."""
 
 
-@document("channel_purchases")
+@document("channel_purchases", holds=(Hold("channel_purchase", "buyer_id", "held_nano"),))
 class ChannelPurchase(NamedTuple):
     """A channel on its way to the receiver, who need not be a user here; the buyer's money is held."""
 

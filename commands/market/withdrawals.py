@@ -23,7 +23,7 @@ from commands.command import (
     UserId,
     Within,
 )
-from commands.document import Need, Scope, document
+from commands.document import Hold, Need, Scope, document
 from commands.market.ton import read_address, same_account
 from commands.outcome import Code, Rejection
 from commands.requests import (
@@ -48,7 +48,7 @@ _DAY = timedelta(days=1)
 WithdrawFailReason = Literal["address_rejected", "never_broadcast", "refused", "expired"]
 
 
-@document("withdrawals", indexes={"user_id": Scope.RECENT})
+@document("withdrawals", indexes={"user_id": Scope.RECENT}, holds=(Hold("withdrawal", "user_id", "held_nano"),))
 class Withdrawal(NamedTuple):
     """`amount_nano` is gross: the fee is kept from it, the rest is paid out."""
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from commands.book import FEES, Account, Book, Side, held
 from commands.command import SYSTEM, USER, BigId, Command, Envelope
-from commands.document import Need, document
+from commands.document import Hold, Need, document
 from commands.nft.items import (
     NOT_FREE,
     Nft,
@@ -41,7 +41,7 @@ OP = "gift.transfer"
 ReturnFailReason = Literal["receiver_refused", "not_transferable", "refused", "expired"]
 
 
-@document("returns")
+@document("returns", holds=(Hold("return", "user_id", "held_nano"),))
 class Return(NamedTuple):
     """An item that its owner wants back in Telegram."""
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from commands.book import Account, Book
 from commands.command import BigId, Command, Envelope, Invalid
-from commands.document import Need, Scope, document
+from commands.document import Deadline, Hold, Need, Scope, document
 from commands.nft.items import GiftFacts, GiftLock
 from commands.outcome import Code, Rejection
 
@@ -27,7 +27,12 @@ class PresaleState(StrEnum):
     DELETED = "deleted"
 
 
-@document("presales", indexes={"gift_id": Scope.OPEN})
+@document(
+    "presales",
+    indexes={"gift_id": Scope.OPEN},
+    holds=(Hold("presale", "seller_id", "deposit_held_nano"), Hold("presale", "buyer_id", "buyer_held_nano")),
+    deadline=Deadline("deadline_at", "presale.expire"),
+)
 class Presale(NamedTuple):
     """The price and the rates copied with it are null until it is listed. The deposit is held while listed and sold,
     the buyer's price while sold."""

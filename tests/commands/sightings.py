@@ -13,6 +13,7 @@ from commands.accounts.telegram import AccountChannel, AccountGift, Channel, Tel
 from commands.book import DEPOSITS, EXPENSE, FEES, UNCLAIMED, WITHDRAWALS, Account, Posting
 from commands.channels import purchases as channel_purchases
 from commands.deals import Deal
+from commands.document import STORED
 from commands.market import deposits as market
 from commands.market import withdrawals
 from commands.market.floors import Floor
@@ -31,14 +32,8 @@ PLATFORM = {
     EXPENSE: "expense",
     UNCLAIMED: "unclaimed",
 }
-HOLDERS: tuple[tuple[str, type[Any], str, str], ...] = (
-    ("offer", offers.Offer, "author_id", "held_nano"),
-    ("bid", auctions.Bid, "bidder_id", "held_nano"),
-    ("presale", presales.Presale, "seller_id", "deposit_held_nano"),
-    ("presale", presales.Presale, "buyer_id", "buyer_held_nano"),
-    ("withdrawal", withdrawals.Withdrawal, "user_id", "held_nano"),
-    ("return", returns.Return, "user_id", "held_nano"),
-    ("channel_purchase", channel_purchases.ChannelPurchase, "buyer_id", "held_nano"),
+HOLDERS: tuple[tuple[str, type[Any], str, str], ...] = tuple(
+    (hold.kind, document, hold.user, hold.amount) for document, stored in STORED.items() for hold in stored.holds
 )
 """Every kind of documents that hold money: (kind, type, whose, the field that records it)."""
 
