@@ -13,8 +13,17 @@ from uuid import UUID
 from commands.book import Account, Book
 from commands.command import SYSTEM, USER, Envelope, Price, Within
 from commands.deals import sell_item
-from commands.document import Need, document
-from commands.nft.items import ItemCommand, Nft, NftState, detach, found, require_free, require_owner, touch_detach
+from commands.document import Deadline, Hold, Need, document
+from commands.nft.items import (
+    ItemCommand,
+    Nft,
+    NftState,
+    end_dependents,
+    require_free,
+    require_nft,
+    require_owner,
+    touch_dependents,
+)
 from commands.outcome import Code, Rejection
 from commands.terms import Terms
 
@@ -33,7 +42,7 @@ class BidState(StrEnum):
     WON = "won"
 
 
-@document("auctions")
+@document("auctions", deadline=Deadline("ends_at", "auctions.settle"))
 class Auction(NamedTuple):
     """`current_nano` is the leading bid, or the start price when there is none."""
 
@@ -53,7 +62,7 @@ class Auction(NamedTuple):
     closed_at: datetime | None
 
 
-@document("bids")
+@document("bids", holds=(Hold("bid", "bidder_id", "held_nano"),))
 class Bid(NamedTuple):
     """`held_nano` is the amount while the bid leads, else 0. A raised bid's hold passes to the bid that raised it."""
 
@@ -67,7 +76,19 @@ class Bid(NamedTuple):
     closed_at: datetime | None
 
 
-class Create(ItemCommand, kind="auctions.create", sent_by=USER):
+class Create(
+    ItemCommand,
+    kind="auctions.create",
+    sent_by=USER,
+    rejects=(
+        Code.NFT_NOT_FOUND,
+        Code.NFT_PERMISSION_DENIED,
+        Code.AUCTION_ALREADY_EXISTS,
+        Code.NFT_LISTED,
+        Code.NFT_IN_BUNDLE,
+        Code.NFT_NOT_AVAILABLE,
+    ),
+):
     """Reserve a held item for an auction."""
 
     start_nano: Price
@@ -76,10 +97,10 @@ class Create(ItemCommand, kind="auctions.create", sent_by=USER):
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield Need(Nft, self.nft_id)
-        yield from touch_detach(book, self.nft_id)
+        yield from touch_dependents(book, self.nft_id)
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
-        nft = found(book, self.nft_id)
+        nft = require_nft(book, self.nft_id)
         require_owner(nft, envelope.actor)
         if nft.state == NftState.ON_AUCTION:
             raise Rejection(Code.AUCTION_ALREADY_EXISTS)
@@ -105,7 +126,7 @@ class Create(ItemCommand, kind="auctions.create", sent_by=USER):
             opened_at=book.now,
             closed_at=None,
         )
-        nft = detach(book, nft, "auctioned")
+        nft = end_dependents(book, nft, "auctioned")
         book.put(nft._replace(state=NftState.ON_AUCTION, reserved_by=auction.id, reserved_kind="auction"))
         book.put(auction)
         _set_end(book, auction)
@@ -128,7 +149,19 @@ class _AuctionCommand(ItemCommand):
         return auction
 
 
-class Cancel(_AuctionCommand, kind="auctions.cancel", sent_by=USER, releases_only=True):
+class Cancel(
+    _AuctionCommand,
+    kind="auctions.cancel",
+    sent_by=USER,
+    releases_only=True,
+    rejects=(
+        Code.AUCTION_NOT_FOUND,
+        Code.AUCTION_PERMISSION_DENIED,
+        Code.AUCTION_NOT_ACTIVE,
+        Code.AUCTION_HAS_BIDS,
+        Code.AUCTION_EXPIRED,
+    ),
+):
     """The seller ends an auction without bids, before its time."""
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
@@ -150,7 +183,19 @@ class Cancel(_AuctionCommand, kind="auctions.cancel", sent_by=USER, releases_onl
         return {"auction_id": str(auction.id)}
 
 
-class PlaceBid(_AuctionCommand, kind="auctions.place_bid", sent_by=USER):
+class PlaceBid(
+    _AuctionCommand,
+    kind="auctions.place_bid",
+    sent_by=USER,
+    rejects=(
+        Code.AUCTION_NOT_FOUND,
+        Code.AUCTION_NOT_ACTIVE,
+        Code.AUCTION_EXPIRED,
+        Code.SELF_TRADE_NOT_ALLOWED,
+        Code.BID_TOO_LOW,
+        Code.INSUFFICIENT_BALANCE,
+    ),
+):
     """Bid a step above the leading bid or more, be it one's own."""
 
     amount_nano: Price
@@ -194,13 +239,18 @@ class PlaceBid(_AuctionCommand, kind="auctions.place_bid", sent_by=USER):
         return {"bid_id": str(bid.id), "amount_nano": amount_nano, "ends_at": ends_at}
 
 
-class Settle(_AuctionCommand, kind="auctions.settle", sent_by=USER | SYSTEM):
+class Settle(
+    _AuctionCommand,
+    kind="auctions.settle",
+    sent_by=USER | SYSTEM,
+    rejects=(Code.AUCTION_NOT_FOUND, Code.AUCTION_NOT_ACTIVE, Code.AUCTION_NOT_EXPIRED),
+):
     """The end: the item to the leader and the leading bid to the seller, or the item back to its owner."""
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield from super().touches(book, envelope)
         yield Need(Nft, self.nft_id)
-        yield from touch_detach(book, self.nft_id)
+        yield from touch_dependents(book, self.nft_id)
         yield from _touch_leader(book, self.auction_id)
         auction = book.peek(Auction, self.auction_id)
         if auction is not None:
@@ -219,7 +269,7 @@ class Settle(_AuctionCommand, kind="auctions.settle", sent_by=USER | SYSTEM):
             _tell(book, "auction.settled", auction, state=auction.state)
             return {"auction_id": str(auction.id), "state": auction.state}
 
-        price_nano, buyer_id, nft = leader.amount_nano, leader.bidder_id, found(book, auction.nft_id)
+        price_nano, buyer_id, nft = leader.amount_nano, leader.bidder_id, require_nft(book, auction.nft_id)
         book.put(leader._replace(state=BidState.WON, held_nano=0, closed_at=book.now))
         auction = _end(book, auction, AuctionState.SOLD)
         _tell(book, "auction.settled", auction, state=auction.state, price_nano=price_nano)
@@ -286,7 +336,7 @@ def _unseat(book: Book, auction: Auction, leader: Bid, state: BidState) -> None:
 
 def _free(book: Book, auction: Auction) -> None:
     """The item is its owner's again, held."""
-    nft = found(book, auction.nft_id)
+    nft = require_nft(book, auction.nft_id)
     book.put(nft._replace(state=NftState.HELD, reserved_by=None, reserved_kind=None))
 
 

@@ -3,7 +3,7 @@
 A command type is one class in the file of its mechanism: wire form (pydantic fields), bounds (`check`), the asset that
 routes it, the documents it touches, and its rule (`execute`). Declaring the class is all there is to adding one:
 
-    class Buy(Command, kind="nft.buy", sent_by=USER): …
+    class Buy(Command, kind="nft.buy", sent_by=USER, rejects=(Code.NFT_NOT_FOUND, …)): …
 """
 
 import re
@@ -30,6 +30,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from commands.outcome import Code
 from commands.terms import Terms
 
 if TYPE_CHECKING:
@@ -131,15 +132,17 @@ class Invalid(Exception):
 class Command(BaseModel):
     """An immutable request to change state; may be refused.
 
-    Class facts: `kind`, its stable name on the wire; `sent_by`, who may send it; `releases_only`, whether a blocked
-    user may send it, because it only gives things back; `needs_key`, whether it is refused without an idempotency key;
-    `for_newcomers`, whether a user who is not registered may send it.
+    Class facts: `kind`, its stable name on the wire; `sent_by`, who may send it; `rejects`, the codes that `execute`
+    raises, in the order in which it looks for them; `releases_only`, whether a blocked user may send it, because it
+    only gives things back; `needs_key`, whether it is refused without an idempotency key; `for_newcomers`, whether a
+    user who is not registered may send it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     kind: ClassVar[str]
     sent_by: ClassVar[frozenset[Sender]]
+    rejects: ClassVar[tuple[Code, ...]]
     releases_only: ClassVar[bool]
     needs_key: ClassVar[bool]
     for_newcomers: ClassVar[bool]
@@ -150,13 +153,14 @@ class Command(BaseModel):
         *,
         kind: str = "",
         sent_by: frozenset[Sender] = frozenset(),
+        rejects: tuple[Code, ...] = (),
         releases_only: bool = False,
         needs_key: bool = False,
         for_newcomers: bool = False,
         **_: Any,
     ) -> None:
         """A class without a kind is a base of several commands."""
-        cls.kind, cls.sent_by = kind, sent_by
+        cls.kind, cls.sent_by, cls.rejects = kind, sent_by, rejects
         cls.releases_only, cls.needs_key, cls.for_newcomers = releases_only, needs_key, for_newcomers
         if kind:
             KINDS[kind] = cls
@@ -178,7 +182,8 @@ class Command(BaseModel):
         raise NotImplementedError
 
     def execute(self, book: "Book", envelope: "Envelope") -> dict[str, Any]:
-        """The rule: guards in their documented order, then effects. Returns the result; raises Rejection."""
+        """The rule: guards in their documented order, then effects. Returns the result; raises Rejection with one of
+        the codes that the kind declares."""
         raise NotImplementedError
 
 
@@ -197,6 +202,15 @@ class Envelope(NamedTuple):
     command: Command
     accepted_at: datetime
     not_after: datetime | None
+
+
+def rejection_codes(command_type: type[Command]) -> tuple[Code, ...]:
+    """Returns what a command of the kind may be rejected with, in the order in which it is looked for: the guards of
+    the user in whose name it is sent, then what its rule declares."""
+    guards: tuple[Code, ...] = ()
+    if command_type.sent_by & USER and not command_type.for_newcomers:
+        guards = (Code.USER_NOT_FOUND,) if command_type.releases_only else (Code.USER_NOT_FOUND, Code.USER_BLOCKED)
+    return tuple(dict.fromkeys((*guards, *command_type.rejects)))
 
 
 def _marks(annotation: object) -> Iterator[object]:

@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Iterable, Iterator
+from typing import Any
 from uuid import UUID
 
 from commands.book import Book, NotLoaded
@@ -9,6 +10,10 @@ from commands.command import USER, Envelope
 from commands.document import Need
 from commands.outcome import Code, Outcome, Rejection, Status
 from commands.users import User
+
+
+class Undeclared(Exception):
+    """A rule refused with a code that its kind does not declare: a bug of ours, not an answer."""
 
 
 def touches(book: Book, envelope: Envelope) -> Iterator[Need]:
@@ -28,7 +33,7 @@ def decide(book: Book, envelope: Envelope) -> Outcome:
     mark = book.begin(envelope.id)
     try:
         _admit_actor(book, envelope)
-        result = envelope.command.execute(book, envelope)
+        result = _execute(book, envelope)
         for before, after in book.balance_changes(mark):
             book.emit(
                 "balance.changed",
@@ -66,6 +71,18 @@ def decide_all(book: Book, envelopes: Iterable[Envelope]) -> tuple[dict[UUID, Ou
         except NotLoaded:
             postponed.add(envelope.partition)
     return outcomes, postponed
+
+
+def _execute(book: Book, envelope: Envelope) -> dict[str, Any]:
+    """Runs the rule. Raises Undeclared for a refusal that its kind does not declare: clients know the declared ones."""
+    command = envelope.command
+    try:
+        return command.execute(book, envelope)
+    except Rejection as rejection:
+        if rejection.code not in command.rejects:
+            message = f"{command.kind} does not declare that it rejects with {rejection.code.name}"
+            raise Undeclared(message) from rejection
+        raise
 
 
 def _admit_actor(book: Book, envelope: Envelope) -> None:

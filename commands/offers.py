@@ -13,8 +13,17 @@ from uuid import UUID
 from commands.book import Account, Book
 from commands.command import SYSTEM, USER, Envelope, Price
 from commands.deals import sell_item
-from commands.document import Need, Scope, document
-from commands.nft.items import HANGING, Hanging, ItemCommand, Nft, NftState, found, hang, require_free, touch_detach
+from commands.document import Deadline, Dependence, Hold, Need, Scope, document
+from commands.nft.items import (
+    NOT_FREE,
+    ItemCommand,
+    Nft,
+    NftState,
+    hang,
+    require_free,
+    require_nft,
+    touch_dependents,
+)
 from commands.outcome import Code, Rejection
 from commands.terms import Terms
 
@@ -28,7 +37,25 @@ class OfferState(StrEnum):
     CLOSED = "closed"
 
 
-@document("offers", indexes={"nft_id": Scope.OPEN})
+def _touch_offers_of(book: Book, nft_id: int) -> Iterator[Need]:
+    yield Need(Offer, nft_id, "nft_id")
+    for offer in book.peek_found(Offer, "nft_id", nft_id):
+        yield Need(Account, offer.author_id)
+
+
+def _close_offers_of(book: Book, nft: Nft, reason: str, except_for: Collection[UUID]) -> None:
+    """An offer by which the item goes is not open any more, so none needs excepting."""
+    for offer in book.find(Offer, "nft_id", nft.id):
+        _end(book, offer, OfferState.CLOSED, reason)
+
+
+@document(
+    "offers",
+    indexes={"nft_id": Scope.OPEN},
+    depends=Dependence(Nft, 1, _touch_offers_of, _close_offers_of),
+    holds=(Hold("offer", "author_id", "held_nano"),),
+    deadline=Deadline("expires_at", "offers.expire"),
+)
 class Offer(NamedTuple):
     """`owner_id` is the item's owner while the offer is open; `held_nano` is the price until it closes, then 0."""
 
@@ -48,26 +75,8 @@ class Offer(NamedTuple):
     closed_at: datetime | None
 
 
-# -- what offers are to the item they hang on
-
-
-def _touch_open(book: Book, nft_id: int) -> Iterator[Need]:
-    yield Need(Offer, nft_id, "nft_id")
-    for offer in book.peek_found(Offer, "nft_id", nft_id):
-        yield Need(Account, offer.author_id)
-
-
-def _close(book: Book, nft: Nft, reason: str, except_for: Collection[UUID]) -> None:
-    """An offer by which the item goes is not open any more, so none needs excepting."""
-    for offer in book.find(Offer, "nft_id", nft.id):
-        _end(book, offer, OfferState.CLOSED, reason)
-
-
-HANGING["offers"] = Hanging(_touch_open, _close)
-
-
 def held_for_offers(book: Book, nft: Nft, user_id: int) -> int:
-    """What the user gets back when the item is detached."""
+    """What the user gets back when what depends on the item ends."""
     offers = book.find(Offer, "nft_id", nft.id) if nft.hanging else []
     return sum(offer.held_nano for offer in offers if offer.author_id == user_id)
 
@@ -113,7 +122,21 @@ def _tell(book: Book, name: str, offer: Offer, **fields: Any) -> None:
 # -- commands
 
 
-class Create(ItemCommand, kind="offers.create", sent_by=USER):
+class Create(
+    ItemCommand,
+    kind="offers.create",
+    sent_by=USER,
+    rejects=(
+        Code.NFT_NOT_FOUND,
+        Code.OFFER_ALREADY_EXISTS,
+        Code.NFT_NOT_ON_SALE,
+        *NOT_FREE,
+        Code.SELF_TRADE_NOT_ALLOWED,
+        Code.OFFER_PRICE_TOO_LOW,
+        Code.LIMIT_REACHED,
+        Code.INSUFFICIENT_BALANCE,
+    ),
+):
     """Offer a price for a listed item."""
 
     price_nano: Price
@@ -126,7 +149,7 @@ class Create(ItemCommand, kind="offers.create", sent_by=USER):
             yield Need(Offer, self.nft_id, "nft_id")
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
-        nft = found(book, self.nft_id)
+        nft = require_nft(book, self.nft_id)
         author_id, owner_id = envelope.actor, nft.owner_id
         assert author_id is not None and owner_id is not None  # noqa: PT018,S101
         rivals = book.find(Offer, "nft_id", nft.id)
@@ -193,7 +216,13 @@ class _OfferCommand(ItemCommand):
         return offer
 
 
-class Withdraw(_OfferCommand, kind="offers.withdraw", sent_by=USER, releases_only=True):
+class Withdraw(
+    _OfferCommand,
+    kind="offers.withdraw",
+    sent_by=USER,
+    releases_only=True,
+    rejects=(Code.OFFER_NOT_FOUND, Code.OFFER_PERMISSION_DENIED, Code.OFFER_NOT_OPEN),
+):
     """The author takes the offer back."""
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
@@ -205,7 +234,13 @@ class Withdraw(_OfferCommand, kind="offers.withdraw", sent_by=USER, releases_onl
         return _end(book, offer, OfferState.WITHDRAWN)
 
 
-class Refuse(_OfferCommand, kind="offers.refuse", sent_by=USER, releases_only=True):
+class Refuse(
+    _OfferCommand,
+    kind="offers.refuse",
+    sent_by=USER,
+    releases_only=True,
+    rejects=(Code.OFFER_NOT_FOUND, Code.OFFER_PERMISSION_DENIED, Code.OFFER_NOT_OPEN),
+):
     """The owner turns the offer down."""
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
@@ -216,7 +251,12 @@ class Refuse(_OfferCommand, kind="offers.refuse", sent_by=USER, releases_only=Tr
         return _end(book, offer, OfferState.REFUSED)
 
 
-class Counter(_OfferCommand, kind="offers.counter", sent_by=USER):
+class Counter(
+    _OfferCommand,
+    kind="offers.counter",
+    sent_by=USER,
+    rejects=(Code.OFFER_NOT_FOUND, Code.OFFER_PERMISSION_DENIED, Code.OFFER_NOT_OPEN, Code.OFFER_EXPIRED),
+):
     """The owner names another price, in the place of an earlier one; the hold stays as it is."""
 
     price_nano: Price
@@ -242,14 +282,27 @@ class Counter(_OfferCommand, kind="offers.counter", sent_by=USER):
         return {"offer_id": str(offer.id), "counter_nano": offer.counter_nano, "expires_at": expires_at}
 
 
-class Accept(_OfferCommand, kind="offers.accept", sent_by=USER):
+class Accept(
+    _OfferCommand,
+    kind="offers.accept",
+    sent_by=USER,
+    rejects=(
+        Code.OFFER_NOT_FOUND,
+        Code.OFFER_PERMISSION_DENIED,
+        Code.OFFER_NOT_OPEN,
+        Code.OFFER_NO_COUNTER,
+        Code.OFFER_EXPIRED,
+        Code.PRICE_CHANGED,
+        Code.INSUFFICIENT_BALANCE,
+    ),
+):
     """The owner agrees to the offer's price, or the author to the counter-price: the item changes hands."""
 
     price_nano: Price
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield from super().touches(book, envelope)
-        yield from touch_detach(book, self.nft_id)
+        yield from touch_dependents(book, self.nft_id)
         offer = book.peek(Offer, self.offer_id)
         if offer is not None:
             yield Need(Account, offer.owner_id)
@@ -276,12 +329,17 @@ class Accept(_OfferCommand, kind="offers.accept", sent_by=USER):
         book.release(offer.author_id, released, "offer", offer.id)
         book.put(offer._replace(state=OfferState.ACCEPTED, held_nano=0, updated_at=book.now, closed_at=book.now))
         _tell(book, "offer.accepted", offer, **({"released_nano": released} if released else {}))
-        nft = found(book, offer.nft_id)
+        nft = require_nft(book, offer.nft_id)
         fee = sell_item(book, nft, offer.author_id, "offer", agreed_nano, offer.fee_bp, ("offer", offer.id))
         return {"deal_id": str(envelope.id), "price_nano": agreed_nano, "fee_nano": fee}
 
 
-class Expire(_OfferCommand, kind="offers.expire", sent_by=SYSTEM):
+class Expire(
+    _OfferCommand,
+    kind="offers.expire",
+    sent_by=SYSTEM,
+    rejects=(Code.OFFER_NOT_FOUND, Code.OFFER_NOT_OPEN, Code.OFFER_NOT_EXPIRED),
+):
     """The offer's time is over: the timer of its last change."""
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:

@@ -21,7 +21,8 @@ class Status(StrEnum):
 
 
 class Code(StrEnum):
-    """Every rejection code, in the order in which its guard is looked for; the value is the sentence of its detail."""
+    """Every rejection code; the value is the sentence of its detail. Rules look for the groups in this order, and each
+    kind declares its own codes in the order in which it looks for them."""
 
     # actor
     USER_NOT_FOUND = "There is no such user."

@@ -13,7 +13,7 @@ PRICE_MAX = (2**63 - 1) // BP_MAX
 SECONDS_MAX = 10 * 365 * 86_400
 """Ten years: what may be added to any moment of a command, in Python, in PostgreSQL and in 32 bits."""
 OPEN_MAX = 10_000
-"""Documents that may hang on one; all of them are loaded to be counted."""
+"""Documents that may depend on one; all of them are loaded to be counted."""
 LIST_MAX = 1_000
 """Entries of a list in a command. The fees on so many items, on the highest floors, add up to less than 2^63."""
 TON = 1_000_000_000

@@ -127,7 +127,7 @@ class _SetBlocked(Command):
         return {"user_id": user.id}
 
 
-class Block(_SetBlocked, kind="users.block", sent_by=OPERATOR):
+class Block(_SetBlocked, kind="users.block", sent_by=OPERATOR, rejects=(Code.USER_NOT_FOUND,)):
     """From now on the user may only take back what is open."""
 
     reason: Reason
@@ -136,7 +136,7 @@ class Block(_SetBlocked, kind="users.block", sent_by=OPERATOR):
         return self.set_blocked(book, blocked=True)
 
 
-class Unblock(_SetBlocked, kind="users.unblock", sent_by=OPERATOR):
+class Unblock(_SetBlocked, kind="users.unblock", sent_by=OPERATOR, rejects=(Code.USER_NOT_FOUND,)):
     """The user may trade again."""
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:

@@ -7,9 +7,8 @@ from pydantic import BaseModel
 
 from api.openapi.columns import BIG_ID, DECIMAL, Schema
 from api.openapi.operation import ref
-from commands.command import BIG_ID_FORMAT, BIGINT_MAX, KINDS, Command, bounds, secret_fields
+from commands.command import BIG_ID_FORMAT, BIGINT_MAX, KINDS, Command, bounds, rejection_codes, secret_fields
 from commands.outcome import Code
-from commands.rejections import rejection_codes
 from commands.terms import Terms
 from storage.keys import Role
 
@@ -46,7 +45,7 @@ def command_components(envelope: type[BaseModel], terms: Terms) -> dict[str, Sch
         "RejectionCode": {
             "type": "string",
             "enum": [code.name for code in Code],
-            "description": f"Why the rules said no, in the order in which it is looked for.\n\n{codes}",
+            "description": f"Why the rules said no.\n\n{codes}",
         },
     }
 

@@ -55,7 +55,7 @@ TRY_AGAIN = ("code_wrong", "password_wrong", "password_needed")
 Phone = Annotated[str, StringConstraints(pattern=r"^\+[0-9]{8,15}$")]
 
 
-class Connect(Command, kind="accounts.connect", sent_by=USER):
+class Connect(Command, kind="accounts.connect", sent_by=USER, rejects=(Code.ACCOUNT_ALREADY_EXISTS,)):
     """Have Telegram send a login code to the phone."""
 
     phone: Phone
@@ -118,7 +118,12 @@ class _ConnectAnswer(AccountAnswer):
         return account
 
 
-class ConfirmConnect(_ConnectAnswer, kind="accounts.connect_confirm", sent_by=SYSTEM):
+class ConfirmConnect(
+    _ConnectAnswer,
+    kind="accounts.connect_confirm",
+    sent_by=SYSTEM,
+    rejects=(Code.ACCOUNT_NOT_FOUND, Code.REQUEST_NOT_OPEN),
+):
     """The code is on its way to the phone."""
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
@@ -127,7 +132,12 @@ class ConfirmConnect(_ConnectAnswer, kind="accounts.connect_confirm", sent_by=SY
         return _put(book, account._replace(state=AccountState.CODE_SENT), "account.code_sent")
 
 
-class FailConnect(_ConnectAnswer, kind="accounts.connect_fail", sent_by=SYSTEM):
+class FailConnect(
+    _ConnectAnswer,
+    kind="accounts.connect_fail",
+    sent_by=SYSTEM,
+    rejects=(Code.ACCOUNT_NOT_FOUND, Code.REQUEST_NOT_OPEN, Code.REQUEST_IN_FLIGHT),
+):
     """No code was sent."""
 
     reason: ConnectFailReason
@@ -138,7 +148,17 @@ class FailConnect(_ConnectAnswer, kind="accounts.connect_fail", sent_by=SYSTEM):
         return _fail(book, account, self.reason)
 
 
-class Approve(OwnAccountCommand, kind="accounts.approve", sent_by=USER):
+class Approve(
+    OwnAccountCommand,
+    kind="accounts.approve",
+    sent_by=USER,
+    rejects=(
+        Code.ACCOUNT_NOT_FOUND,
+        Code.ACCOUNT_PERMISSION_DENIED,
+        Code.ACCOUNT_ALREADY_EXISTS,
+        Code.ACCOUNT_NOT_ACTIVE,
+    ),
+):
     """Sign in with the code, and name the account."""
 
     code: Annotated[str, StringConstraints(pattern=r"^[0-9]{4,10}$"), SECRET]
@@ -186,7 +206,12 @@ class _ApproveAnswer(AccountAnswer):
         return account
 
 
-class ConfirmApprove(_ApproveAnswer, kind="accounts.approve_confirm", sent_by=SYSTEM):
+class ConfirmApprove(
+    _ApproveAnswer,
+    kind="accounts.approve_confirm",
+    sent_by=SYSTEM,
+    rejects=(Code.ACCOUNT_NOT_FOUND, Code.REQUEST_NOT_OPEN),
+):
     """Telegram let the account in."""
 
     telegram_id: UserId
@@ -221,7 +246,12 @@ class ConfirmApprove(_ApproveAnswer, kind="accounts.approve_confirm", sent_by=SY
         )
 
 
-class FailApprove(_ApproveAnswer, kind="accounts.approve_fail", sent_by=SYSTEM):
+class FailApprove(
+    _ApproveAnswer,
+    kind="accounts.approve_fail",
+    sent_by=SYSTEM,
+    rejects=(Code.ACCOUNT_NOT_FOUND, Code.REQUEST_NOT_OPEN, Code.REQUEST_IN_FLIGHT),
+):
     """Telegram did not let the account in: a wrong code or password may be corrected, all else ends the attempt."""
 
     reason: ApproveFailReason
@@ -235,7 +265,13 @@ class FailApprove(_ApproveAnswer, kind="accounts.approve_fail", sent_by=SYSTEM):
         return _fail(book, account, self.reason)
 
 
-class Disconnect(OwnAccountCommand, kind="accounts.disconnect", sent_by=USER, releases_only=True):
+class Disconnect(
+    OwnAccountCommand,
+    kind="accounts.disconnect",
+    sent_by=USER,
+    releases_only=True,
+    rejects=(Code.ACCOUNT_NOT_FOUND, Code.ACCOUNT_PERMISSION_DENIED, Code.ACCOUNT_NOT_ACTIVE, Code.ACCOUNT_IN_USE),
+):
     """Give the login back. What the account's owner has in custody stays."""
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:

@@ -53,7 +53,12 @@ class SnapshotChannel(BaseModel):
     username: Title | None = None
 
 
-class Sync(OwnAccountCommand, kind="accounts.sync", sent_by=USER):
+class Sync(
+    OwnAccountCommand,
+    kind="accounts.sync",
+    sent_by=USER,
+    rejects=(Code.ACCOUNT_NOT_FOUND, Code.ACCOUNT_PERMISSION_DENIED, Code.ACCOUNT_NOT_ACTIVE),
+):
     """Ask what is in the account."""
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
@@ -68,7 +73,12 @@ class Sync(OwnAccountCommand, kind="accounts.sync", sent_by=USER):
         return {"account_id": str(account.id), "sync_id": str(envelope.id)}
 
 
-class ConfirmSync(AccountAnswer, kind="accounts.sync_confirm", sent_by=SYSTEM):
+class ConfirmSync(
+    AccountAnswer,
+    kind="accounts.sync_confirm",
+    sent_by=SYSTEM,
+    rejects=(Code.ACCOUNT_NOT_FOUND, Code.ACCOUNT_NOT_ACTIVE),
+):
     """All that is in the account: the last snapshot is replaced. Nothing in it is in custody."""
 
     sync_id: UUID
@@ -109,7 +119,7 @@ class ConfirmSync(AccountAnswer, kind="accounts.sync_confirm", sent_by=SYSTEM):
         return counts
 
 
-class FailSync(AccountAnswer, kind="accounts.sync_fail", sent_by=SYSTEM):
+class FailSync(AccountAnswer, kind="accounts.sync_fail", sent_by=SYSTEM, rejects=(Code.ACCOUNT_NOT_FOUND,)):
     """The account could not be read: when its session is lost, it is disconnected."""
 
     sync_id: UUID
@@ -129,7 +139,12 @@ class FailSync(AccountAnswer, kind="accounts.sync_fail", sent_by=SYSTEM):
         return {"account_id": str(account.id), "state": account.state}
 
 
-class SendGift(OwnAccountCommand, kind="accounts.send_gift", sent_by=USER):
+class SendGift(
+    OwnAccountCommand,
+    kind="accounts.send_gift",
+    sent_by=USER,
+    rejects=(Code.ACCOUNT_NOT_FOUND, Code.GIFT_NOT_FOUND, Code.ACCOUNT_PERMISSION_DENIED, Code.ACCOUNT_NOT_ACTIVE),
+):
     """Send a gift of the account to a user of Telegram."""
 
     gift_id: BigId
@@ -164,7 +179,9 @@ class _SendAnswer(AccountAnswer):
         yield Need(GatewayRequest, self.send_id)
 
 
-class ConfirmSendGift(_SendAnswer, kind="accounts.send_gift_confirm", sent_by=SYSTEM):
+class ConfirmSendGift(
+    _SendAnswer, kind="accounts.send_gift_confirm", sent_by=SYSTEM, rejects=(Code.ACCOUNT_NOT_FOUND,)
+):
     """The gift has moved."""
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
@@ -178,7 +195,7 @@ class ConfirmSendGift(_SendAnswer, kind="accounts.send_gift_confirm", sent_by=SY
         return {"send_id": str(self.send_id)}
 
 
-class FailSendGift(_SendAnswer, kind="accounts.send_gift_fail", sent_by=SYSTEM):
+class FailSendGift(_SendAnswer, kind="accounts.send_gift_fail", sent_by=SYSTEM, rejects=(Code.ACCOUNT_NOT_FOUND,)):
     """The gift has not moved."""
 
     reason: Reason

@@ -60,7 +60,18 @@ GIFTS_MAX = 1_000
 AddFailReason = Literal["not_a_channel", "not_visible", "account_unusable", "expired"]
 
 
-class Add(ChannelCommand, kind="channels.add", sent_by=USER):
+class Add(
+    ChannelCommand,
+    kind="channels.add",
+    sent_by=USER,
+    rejects=(
+        Code.ACCOUNT_NOT_FOUND,
+        Code.ACCOUNT_PERMISSION_DENIED,
+        Code.CHANNEL_ALREADY_EXISTS,
+        Code.ACCOUNT_NOT_ACTIVE,
+        Code.CHANNEL_RESERVED,
+    ),
+):
     """Have a channel of an own Telegram account inspected."""
 
     account_id: UUID
@@ -142,7 +153,9 @@ class _AddAnswer(ChannelCommand):
         return channel
 
 
-class ConfirmAdd(_AddAnswer, kind="channels.add_confirm", sent_by=SYSTEM):
+class ConfirmAdd(
+    _AddAnswer, kind="channels.add_confirm", sent_by=SYSTEM, rejects=(Code.CHANNEL_NOT_FOUND, Code.REQUEST_NOT_OPEN)
+):
     """This is what the channel is."""
 
     title: Title
@@ -180,7 +193,12 @@ class ConfirmAdd(_AddAnswer, kind="channels.add_confirm", sent_by=SYSTEM):
         return {"channel_id": str(channel.id), "state": channel.state}
 
 
-class FailAdd(_AddAnswer, kind="channels.add_fail", sent_by=SYSTEM):
+class FailAdd(
+    _AddAnswer,
+    kind="channels.add_fail",
+    sent_by=SYSTEM,
+    rejects=(Code.CHANNEL_NOT_FOUND, Code.REQUEST_NOT_OPEN, Code.REQUEST_IN_FLIGHT),
+):
     """The channel could not be inspected."""
 
     reason: AddFailReason
@@ -197,7 +215,19 @@ def _check_ended(channel: Channel) -> RequestState:
     return RequestState.DONE if shown else RequestState.REFUSED
 
 
-class SetPrice(ChannelCommand, kind="channels.set_price", sent_by=USER):
+class SetPrice(
+    ChannelCommand,
+    kind="channels.set_price",
+    sent_by=USER,
+    rejects=(
+        Code.CHANNEL_NOT_FOUND,
+        Code.CHANNEL_PERMISSION_DENIED,
+        Code.CHANNEL_RESERVED,
+        Code.CHANNEL_NOT_READY,
+        Code.ACCOUNT_NOT_ACTIVE,
+        Code.ACCOUNT_TOO_NEW,
+    ),
+):
     """List the channel at a price, or take it off the market with null."""
 
     price_nano: Price | None
@@ -233,7 +263,13 @@ class SetPrice(ChannelCommand, kind="channels.set_price", sent_by=USER):
             raise Rejection(Code.ACCOUNT_TOO_NEW, allowed_at=allowed_at)
 
 
-class Delete(ChannelCommand, kind="channels.delete", sent_by=USER | OPERATOR, releases_only=True):
+class Delete(
+    ChannelCommand,
+    kind="channels.delete",
+    sent_by=USER | OPERATOR,
+    releases_only=True,
+    rejects=(Code.CHANNEL_NOT_FOUND, Code.CHANNEL_PERMISSION_DENIED, Code.CHANNEL_RESERVED),
+):
     """Take the channel off the market for good; it may be added again."""
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:

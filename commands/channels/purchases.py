@@ -24,7 +24,7 @@ from commands.accounts.telegram import (
 from commands.book import Account, Book, held
 from commands.command import SYSTEM, USER, Envelope, Price, UserId
 from commands.deals import Deal, DealItem, record_deal
-from commands.document import Need, document
+from commands.document import Hold, Need, document
 from commands.outcome import Code, Rejection
 from commands.requests import (
     EXPIRED,
@@ -55,7 +55,7 @@ TO_BE_ADDED_AGAIN = ("gifts_modified", "not_creator", "account_unusable")
 """The reasons after which the channel is not what was inspected."""
 
 
-@document("channel_purchases")
+@document("channel_purchases", holds=(Hold("channel_purchase", "buyer_id", "held_nano"),))
 class ChannelPurchase(NamedTuple):
     """A channel on its way to the receiver, who need not be a user here; the buyer's money is held."""
 
@@ -73,7 +73,20 @@ class ChannelPurchase(NamedTuple):
     closed_at: datetime | None
 
 
-class Buy(ChannelCommand, kind="channels.buy", sent_by=USER):
+class Buy(
+    ChannelCommand,
+    kind="channels.buy",
+    sent_by=USER,
+    rejects=(
+        Code.CHANNEL_NOT_FOUND,
+        Code.CHANNEL_RESERVED,
+        Code.CHANNEL_NOT_ON_SALE,
+        Code.ACCOUNT_NOT_ACTIVE,
+        Code.SELF_TRADE_NOT_ALLOWED,
+        Code.PRICE_CHANGED,
+        Code.INSUFFICIENT_BALANCE,
+    ),
+):
     """Buy the channel at the price that was seen, for oneself or for another user of Telegram."""
 
     price_nano: Price
@@ -158,7 +171,9 @@ class _BuyAnswer(ChannelCommand):
         return channel, purchase
 
 
-class ConfirmBuy(_BuyAnswer, kind="channels.buy_confirm", sent_by=SYSTEM):
+class ConfirmBuy(
+    _BuyAnswer, kind="channels.buy_confirm", sent_by=SYSTEM, rejects=(Code.CHANNEL_NOT_FOUND, Code.REQUEST_NOT_OPEN)
+):
     """The channel is the receiver's."""
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
@@ -184,7 +199,12 @@ class ConfirmBuy(_BuyAnswer, kind="channels.buy_confirm", sent_by=SYSTEM):
         return {"deal_id": str(deal.id), "price_nano": price_nano, "fee_nano": fee}
 
 
-class FailBuy(_BuyAnswer, kind="channels.buy_fail", sent_by=SYSTEM):
+class FailBuy(
+    _BuyAnswer,
+    kind="channels.buy_fail",
+    sent_by=SYSTEM,
+    rejects=(Code.CHANNEL_NOT_FOUND, Code.REQUEST_NOT_OPEN, Code.REQUEST_IN_FLIGHT),
+):
     """The channel was not moved and will not be."""
 
     reason: BuyFailReason

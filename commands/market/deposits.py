@@ -47,7 +47,7 @@ class Deposit(NamedTuple):
     closed_at: datetime | None
 
 
-class RecordDeposit(Command, kind="market.deposit", sent_by=SYSTEM):
+class RecordDeposit(Command, kind="market.deposit", sent_by=SYSTEM, rejects=(Code.DEPOSIT_ALREADY_RECORDED,)):
     """The deposit feed saw a final transfer into the wallet: credited to the user in its memo, or kept unclaimed."""
 
     wallet: Address
@@ -115,7 +115,12 @@ class RecordDeposit(Command, kind="market.deposit", sent_by=SYSTEM):
         return None
 
 
-class AssignDeposit(Command, kind="market.assign_deposit", sent_by=OPERATOR):
+class AssignDeposit(
+    Command,
+    kind="market.assign_deposit",
+    sent_by=OPERATOR,
+    rejects=(Code.USER_NOT_FOUND, Code.DEPOSIT_NOT_FOUND, Code.DEPOSIT_NOT_UNCLAIMED),
+):
     """Credit a user with a deposit that nobody has been credited with."""
 
     deposit_id: UUID
@@ -144,7 +149,7 @@ class AssignDeposit(Command, kind="market.assign_deposit", sent_by=OPERATOR):
         return {"deposit_id": str(deposit.id), "user_id": self.user_id}
 
 
-class Adjust(Command, kind="market.adjust", sent_by=OPERATOR):
+class Adjust(Command, kind="market.adjust", sent_by=OPERATOR, rejects=(Code.USER_NOT_FOUND, Code.INSUFFICIENT_BALANCE)):
     """Give a user money of the platform's, or take it, by the sign of the amount."""
 
     user_id: UserId

@@ -54,7 +54,7 @@ def floor_nano(book: Book, collection: str, model: str) -> int:
     return 0
 
 
-class RecordFloor(Command, kind="market.record_floor", sent_by=SYSTEM):
+class RecordFloor(Command, kind="market.record_floor", sent_by=SYSTEM, rejects=(Code.FLOOR_OUT_OF_DATE,)):
     """The floor feed saw the lowest price of a collection, or of one of its models, on a market."""
 
     market: str

@@ -23,7 +23,7 @@ from commands.command import (
     UserId,
     Within,
 )
-from commands.document import Need, Scope, document
+from commands.document import Hold, Need, Scope, document
 from commands.market.ton import read_address, same_account
 from commands.outcome import Code, Rejection
 from commands.requests import (
@@ -48,7 +48,7 @@ _DAY = timedelta(days=1)
 WithdrawFailReason = Literal["address_rejected", "never_broadcast", "refused", "expired"]
 
 
-@document("withdrawals", indexes={"user_id": Scope.RECENT})
+@document("withdrawals", indexes={"user_id": Scope.RECENT}, holds=(Hold("withdrawal", "user_id", "held_nano"),))
 class Withdrawal(NamedTuple):
     """`amount_nano` is gross: the fee is kept from it, the rest is paid out."""
 
@@ -68,7 +68,13 @@ class Withdrawal(NamedTuple):
     closed_at: datetime | None
 
 
-class Withdraw(Command, kind="market.withdraw", sent_by=USER, needs_key=True):
+class Withdraw(
+    Command,
+    kind="market.withdraw",
+    sent_by=USER,
+    needs_key=True,
+    rejects=(Code.ADDRESS_NOT_ALLOWED, Code.WITHDRAWAL_LIMIT, Code.INSUFFICIENT_BALANCE),
+):
     """Pay out to an address: the amount is held until the payment is on the chain. Needs an idempotency key."""
 
     amount_nano: Annotated[PriceNano, Within("withdraw_min_nano", "withdraw_max_nano")]
@@ -166,7 +172,9 @@ class _Answer(Command):
         return withdrawal
 
 
-class ConfirmWithdrawal(_Answer, kind="market.withdraw_confirm", sent_by=SYSTEM):
+class ConfirmWithdrawal(
+    _Answer, kind="market.withdraw_confirm", sent_by=SYSTEM, rejects=(Code.WITHDRAWAL_NOT_FOUND, Code.REQUEST_NOT_OPEN)
+):
     """The payment is on the chain."""
 
     tx_hash: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=PRINTABLE)]
@@ -193,7 +201,12 @@ class ConfirmWithdrawal(_Answer, kind="market.withdraw_confirm", sent_by=SYSTEM)
         return {"withdrawal_id": str(withdrawal.id), "state": withdrawal.state, "tx_hash": self.tx_hash}
 
 
-class FailWithdrawal(_Answer, kind="market.withdraw_fail", sent_by=SYSTEM):
+class FailWithdrawal(
+    _Answer,
+    kind="market.withdraw_fail",
+    sent_by=SYSTEM,
+    rejects=(Code.WITHDRAWAL_NOT_FOUND, Code.REQUEST_NOT_OPEN, Code.REQUEST_IN_FLIGHT),
+):
     """The payment was not made and never will be."""
 
     reason: WithdrawFailReason

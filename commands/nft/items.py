@@ -1,9 +1,10 @@
-"""Items: the gift, its custody record, the guards that mechanisms share, and detaching.
+"""Items: the gift, its custody record, the guards that mechanisms share, and the end of what depends on an item.
 
-Detaching is what happens to everything that hangs on an item when it is reserved or changes its owner.
+That comes when the item is reserved or changes its owner. A document that depends on items declares how it is loaded
+and ended (`@document(…, depends=Dependence(Nft, …))`), and that is all: nothing else lists it.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, NamedTuple
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from commands.book import Account, Book
 from commands.command import PRINTABLE, BigId, Command, Name
-from commands.document import Need, Scope, document
+from commands.document import Need, Scope, dependents_of, document
 from commands.outcome import Code, Rejection
 
 
@@ -59,8 +60,8 @@ class Nft(NamedTuple):
     """The custody record. `price_nano`, `fee_bp` and `listed_at` are set while listed, `reserved_by` while another
     document holds it, `owner_id` unless it is external.
 
-    What the market filters by is copied from the gift. `hanging` is set by the first document that hangs on the item
-    and cleared by its detaching: where it is false, nothing need be looked for.
+    What the market filters by is copied from the gift. `hanging` is set by the first document that depends on the item
+    and cleared when these end: where it is false, nothing need be looked for.
     """
 
     id: int
@@ -137,8 +138,13 @@ class ItemCommand(Command):
 
 # -- guards that all mechanisms share
 
+NOT_FREE = (Code.NFT_ON_AUCTION, Code.NFT_IN_BUNDLE, Code.NFT_NOT_AVAILABLE)
+"""What `require_free` raises, in its order."""
+IN_CUSTODY = (Code.INTAKE_ALREADY_RECORDED, Code.NFT_RETURN_OPEN, Code.NFT_ALREADY_IN_CUSTODY)
+"""What `require_not_in_custody` raises, in its order."""
 
-def found(book: Book, nft_id: int) -> Nft:
+
+def require_nft(book: Book, nft_id: int) -> Nft:
     nft = book.get(Nft, nft_id)
     if nft is None or nft.state == NftState.EXTERNAL:
         raise Rejection(Code.NFT_NOT_FOUND, nft_id=str(nft_id))
@@ -229,51 +235,36 @@ def touch_item(book: Book, nft_id: int) -> Iterator[Need]:
         yield Need(Account, nft.owner_id)
 
 
-class Hanging(NamedTuple):
-    """A kind of documents that hang on items: what to load of them, and how they end when the item is detached.
-
-    `end` is given the item, the reason, and the ids of the documents by which that happens: these stay.
-    """
-
-    touches: Callable[[Book, int], Iterator[Need]]
-    end: Callable[[Book, Nft, str, Collection[UUID]], None]
-
-
-HANGING: dict[str, Hanging] = {}
-"""By table; filled by the mechanisms, ended in the order of DETACH_ORDER."""
-DETACH_ORDER = ("offers", "trades", "proposals", "promotions")
-
-
-def touch_detach(book: Book, nft_id: int) -> Iterator[Need]:
-    """What `detach` will ask for, beside the item."""
+def touch_dependents(book: Book, nft_id: int) -> Iterator[Need]:
+    """What `end_dependents` will ask for, beside the item."""
     nft = book.peek(Nft, nft_id)
     if nft is not None and nft.hanging:
-        for hanging in HANGING.values():
-            yield from hanging.touches(book, nft_id)
+        for dependents in dependents_of(Nft):
+            yield from dependents.touches(book, nft_id)
 
 
 def hang(book: Book, nft_id: int) -> None:
-    """Something hangs on the item from now on."""
-    nft = found(book, nft_id)
+    """Something depends on the item from now on."""
+    nft = require_nft(book, nft_id)
     if not nft.hanging:
         book.put(nft._replace(hanging=True))
 
 
-def detach(book: Book, nft: Nft, reason: str, except_for: Collection[UUID] = ()) -> Nft:
-    """End everything that hangs on the item, and take it off the market; the caller puts it into its new state.
+def end_dependents(book: Book, nft: Nft, reason: str, except_for: Collection[UUID] = ()) -> Nft:
+    """Ends all that depends on the item, and takes it off the market; the caller puts it into its new state.
 
-    Reasons: sold, transferred, auctioned, bundled, returned, swapped.
+    Offers end first, then trades, then proposals: each document declares its place. Reasons: sold, transferred,
+    auctioned, bundled, returned, swapped.
     """
     if nft.hanging:
-        for table in DETACH_ORDER:
-            if table in HANGING:
-                HANGING[table].end(book, nft, reason, except_for)
+        for dependents in dependents_of(Nft):
+            dependents.end(book, nft, reason, except_for)
     return nft._replace(price_nano=None, fee_bp=None, listed_at=None, hanging=False)
 
 
 def hand_over(book: Book, nft: Nft, owner_id: int, reason: str, except_for: Collection[UUID] = ()) -> None:
-    """A new owner by any path: what hung on the item ends, and it is held."""
-    nft = detach(book, nft, reason, except_for)
+    """Gives the item a new owner, by any path: what depends on it ends, and it is held."""
+    nft = end_dependents(book, nft, reason, except_for)
     book.put(nft._replace(owner_id=owner_id, state=NftState.HELD, reserved_by=None, reserved_kind=None))
 
 

@@ -10,8 +10,18 @@ from uuid import UUID
 
 from commands.book import FEES, Account, Book, Side, held
 from commands.command import SYSTEM, USER, BigId, Command, Envelope
-from commands.document import Need, document
-from commands.nft.items import Nft, NftState, detach, found, require_free, require_owner, touch_detach, touch_item
+from commands.document import Hold, Need, document
+from commands.nft.items import (
+    NOT_FREE,
+    Nft,
+    NftState,
+    end_dependents,
+    require_free,
+    require_nft,
+    require_owner,
+    touch_dependents,
+    touch_item,
+)
 from commands.outcome import Code, Rejection
 from commands.requests import (
     BANK,
@@ -31,7 +41,7 @@ OP = "gift.transfer"
 ReturnFailReason = Literal["receiver_refused", "not_transferable", "refused", "expired"]
 
 
-@document("returns")
+@document("returns", holds=(Hold("return", "user_id", "held_nano"),))
 class Return(NamedTuple):
     """An item that its owner wants back in Telegram."""
 
@@ -46,7 +56,12 @@ class Return(NamedTuple):
     closed_at: datetime | None
 
 
-class ReturnItem(Command, kind="nft.return", sent_by=USER):
+class ReturnItem(
+    Command,
+    kind="nft.return",
+    sent_by=USER,
+    rejects=(Code.NFT_NOT_FOUND, Code.NFT_PERMISSION_DENIED, *NOT_FREE, Code.INSUFFICIENT_BALANCE),
+):
     """Have the gift sent back to its owner in Telegram, for a fee that is held until it is there."""
 
     nft_id: BigId
@@ -56,18 +71,18 @@ class ReturnItem(Command, kind="nft.return", sent_by=USER):
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield from touch_item(book, self.nft_id)
-        yield from touch_detach(book, self.nft_id)
+        yield from touch_dependents(book, self.nft_id)
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
         user_id, fee_nano = envelope.actor, book.terms.return_fee_nano
-        nft = found(book, self.nft_id)
+        nft = require_nft(book, self.nft_id)
         require_owner(nft, user_id)
         require_free(nft)
         assert user_id is not None  # noqa: S101 - sent as a user
         book.require_available(user_id, fee_nano)
 
         book.hold(user_id, fee_nano, "return", envelope.id)
-        nft = detach(book, nft, "returned")
+        nft = end_dependents(book, nft, "returned")
         book.put(nft._replace(state=NftState.WITHDRAWING, reserved_by=envelope.id, reserved_kind="return"))
         book.put(
             Return(
@@ -132,7 +147,9 @@ class _Answer(Command):
         return {"return_id": str(asked.id), "state": state}
 
 
-class ConfirmReturn(_Answer, kind="nft.return_confirm", sent_by=SYSTEM):
+class ConfirmReturn(
+    _Answer, kind="nft.return_confirm", sent_by=SYSTEM, rejects=(Code.RETURN_NOT_FOUND, Code.REQUEST_NOT_OPEN)
+):
     """The gift is the owner's again, in Telegram."""
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
@@ -140,7 +157,7 @@ class ConfirmReturn(_Answer, kind="nft.return_confirm", sent_by=SYSTEM):
 
         book.post(held(asked.user_id), Side(FEES), asked.held_nano, "return", asked.id)
         book.put(
-            found(book, self.nft_id)._replace(
+            require_nft(book, self.nft_id)._replace(
                 state=NftState.EXTERNAL,
                 owner_id=None,
                 reserved_by=None,
@@ -155,7 +172,12 @@ class ConfirmReturn(_Answer, kind="nft.return_confirm", sent_by=SYSTEM):
         return self.end(book, asked, SagaState.CONFIRMED)
 
 
-class FailReturn(_Answer, kind="nft.return_fail", sent_by=SYSTEM):
+class FailReturn(
+    _Answer,
+    kind="nft.return_fail",
+    sent_by=SYSTEM,
+    rejects=(Code.RETURN_NOT_FOUND, Code.REQUEST_NOT_OPEN, Code.REQUEST_IN_FLIGHT),
+):
     """The gift stays with the bank, and the item with its owner."""
 
     reason: ReturnFailReason
@@ -164,7 +186,7 @@ class FailReturn(_Answer, kind="nft.return_fail", sent_by=SYSTEM):
         asked = self.take(book, answer_of(self.reason))
 
         book.release(asked.user_id, asked.held_nano, "return", asked.id)
-        nft = found(book, self.nft_id)
+        nft = require_nft(book, self.nft_id)
         book.put(nft._replace(state=NftState.HELD, reserved_by=None, reserved_kind=None))
         book.emit(
             "nft.return_failed",

@@ -11,29 +11,31 @@ from commands.command import SYSTEM, USER, Envelope, Price, UserId
 from commands.deals import sell_item
 from commands.document import Need
 from commands.nft.items import (
+    IN_CUSTODY,
+    NOT_FREE,
     GiftFacts,
     ItemCommand,
     MessageRef,
     Nft,
     NftState,
-    found,
     hand_over,
     public_topics,
     require_free,
+    require_nft,
     require_not_in_custody,
     require_owner,
     take_in,
-    touch_detach,
+    touch_dependents,
     touch_intake,
     touch_item,
 )
 from commands.offers import held_for_offers
 from commands.outcome import Code, Rejection
-from commands.presale import require_no_presale_by, touch_presale_of
+from commands.presale.presales import require_no_presale_by, touch_presale_of
 from commands.users import User, register, touch_user
 
 
-class Receive(ItemCommand, kind="nft.receive", sent_by=SYSTEM):
+class Receive(ItemCommand, kind="nft.receive", sent_by=SYSTEM, rejects=(*IN_CUSTODY, Code.GIFT_HAS_PRESALE)):
     """The intake feed saw a gift arrive at the bank."""
 
     gift: GiftFacts
@@ -54,7 +56,9 @@ class Receive(ItemCommand, kind="nft.receive", sent_by=SYSTEM):
         return {"nft_id": str(self.nft_id), "owner_id": self.sender_id}
 
 
-class SetPrice(ItemCommand, kind="nft.set_price", sent_by=USER):
+class SetPrice(
+    ItemCommand, kind="nft.set_price", sent_by=USER, rejects=(Code.NFT_NOT_FOUND, Code.NFT_PERMISSION_DENIED, *NOT_FREE)
+):
     """List the item at a price, or take it off the market with null."""
 
     price_nano: Price | None
@@ -63,7 +67,7 @@ class SetPrice(ItemCommand, kind="nft.set_price", sent_by=USER):
         yield Need(Nft, self.nft_id)
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
-        nft = found(book, self.nft_id)
+        nft = require_nft(book, self.nft_id)
         require_owner(nft, envelope.actor)
         require_free(nft)
 
@@ -77,19 +81,31 @@ class SetPrice(ItemCommand, kind="nft.set_price", sent_by=USER):
         return {"nft_id": str(nft.id), "state": nft.state, "price_nano": nft.price_nano}
 
 
-class Buy(ItemCommand, kind="nft.buy", sent_by=USER):
+class Buy(
+    ItemCommand,
+    kind="nft.buy",
+    sent_by=USER,
+    rejects=(
+        Code.NFT_NOT_FOUND,
+        Code.NFT_NOT_ON_SALE,
+        *NOT_FREE,
+        Code.SELF_TRADE_NOT_ALLOWED,
+        Code.PRICE_CHANGED,
+        Code.INSUFFICIENT_BALANCE,
+    ),
+):
     """Buy a listed item at the price that was seen."""
 
     price_nano: Price
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield from touch_item(book, self.nft_id)
-        yield from touch_detach(book, self.nft_id)
+        yield from touch_dependents(book, self.nft_id)
         if envelope.actor is not None:
             yield Need(Account, envelope.actor)
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
-        nft = found(book, self.nft_id)
+        nft = require_nft(book, self.nft_id)
         buyer_id, seller_id = envelope.actor, nft.owner_id
         if nft.state == NftState.HELD:
             raise Rejection(Code.NFT_NOT_ON_SALE)
@@ -113,20 +129,31 @@ class Buy(ItemCommand, kind="nft.buy", sent_by=USER):
         }
 
 
-class Transfer(ItemCommand, kind="nft.transfer", sent_by=USER):
+class Transfer(
+    ItemCommand,
+    kind="nft.transfer",
+    sent_by=USER,
+    rejects=(
+        Code.USER_NOT_FOUND,
+        Code.NFT_NOT_FOUND,
+        Code.NFT_PERMISSION_DENIED,
+        *NOT_FREE,
+        Code.SELF_TRADE_NOT_ALLOWED,
+    ),
+):
     """Give the item away: no money, no deal."""
 
     to_user_id: UserId
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
         yield Need(Nft, self.nft_id)
-        yield from touch_detach(book, self.nft_id)
+        yield from touch_dependents(book, self.nft_id)
         yield Need(User, self.to_user_id)
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
         if book.get(User, self.to_user_id) is None:
             raise Rejection(Code.USER_NOT_FOUND, user_id=self.to_user_id)
-        nft = found(book, self.nft_id)
+        nft = require_nft(book, self.nft_id)
         require_owner(nft, envelope.actor)
         require_free(nft)
         if self.to_user_id == envelope.actor:

@@ -11,7 +11,7 @@ from commands.command import USER, Envelope
 from commands.deals import Deal, DealItem, record_deal
 from commands.document import Need, is_open
 from commands.market.floors import floor_nano, touch_floor
-from commands.nft.items import Nft, NftState, hand_over, hang, require_free, touch_detach
+from commands.nft.items import NOT_FREE, Nft, NftState, hand_over, hang, require_free, touch_dependents
 from commands.offers import held_for_offers
 from commands.outcome import Code, Rejection
 from commands.terms import Terms, fee_nano
@@ -72,7 +72,22 @@ def _require_match(trade: Trade, nfts: Sequence[Nft]) -> None:
         raise Rejection(Code.TRADE_REQUIREMENTS_NOT_MET, unmatched=missing)
 
 
-class Propose(TradeCommand, kind="trades.propose", sent_by=USER):
+class Propose(
+    TradeCommand,
+    kind="trades.propose",
+    sent_by=USER,
+    rejects=(
+        Code.TRADE_NOT_FOUND,
+        Code.NFT_NOT_FOUND,
+        Code.NFTS_NOT_OWNED,
+        Code.PROPOSAL_ALREADY_EXISTS,
+        Code.TRADE_NOT_OPEN,
+        *NOT_FREE,
+        Code.SELF_TRADE_NOT_ALLOWED,
+        Code.TRADE_REQUIREMENTS_NOT_MET,
+        Code.LIMIT_REACHED,
+    ),
+):
     """Offer items that meet the trade's requirements."""
 
     nft_ids: NftIds
@@ -155,21 +170,47 @@ def _require_open_proposal(proposal: Proposal) -> None:
         raise Rejection(Code.PROPOSAL_NOT_OPEN)
 
 
-class Withdraw(_ProposalCommand, kind="trades.withdraw_proposal", sent_by=USER, releases_only=True):
+class Withdraw(
+    _ProposalCommand,
+    kind="trades.withdraw_proposal",
+    sent_by=USER,
+    releases_only=True,
+    rejects=(Code.TRADE_NOT_FOUND, Code.PROPOSAL_NOT_FOUND, Code.TRADE_PERMISSION_DENIED, Code.PROPOSAL_NOT_OPEN),
+):
     """The author takes the proposal back."""
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
         return self.end(book, envelope, ProposalState.WITHDRAWN)
 
 
-class Decline(_ProposalCommand, kind="trades.decline", sent_by=USER, releases_only=True):
+class Decline(
+    _ProposalCommand,
+    kind="trades.decline",
+    sent_by=USER,
+    releases_only=True,
+    rejects=(Code.TRADE_NOT_FOUND, Code.PROPOSAL_NOT_FOUND, Code.TRADE_PERMISSION_DENIED, Code.PROPOSAL_NOT_OPEN),
+):
     """The trade's owner turns the proposal down."""
 
     def execute(self, book: Book, envelope: Envelope) -> dict[str, Any]:
         return self.end(book, envelope, ProposalState.DECLINED)
 
 
-class Accept(_ProposalCommand, kind="trades.accept", sent_by=USER):
+class Accept(
+    _ProposalCommand,
+    kind="trades.accept",
+    sent_by=USER,
+    rejects=(
+        Code.TRADE_NOT_FOUND,
+        Code.PROPOSAL_NOT_FOUND,
+        Code.TRADE_PERMISSION_DENIED,
+        Code.TRADE_NOT_OPEN,
+        Code.PROPOSAL_NOT_OPEN,
+        Code.FEE_TOO_HIGH,
+        Code.TRADE_REQUIREMENTS_NOT_MET,
+        Code.INSUFFICIENT_BALANCE,
+    ),
+):
     """The trade's owner agrees: the items change hands, and the owner pays a fee on the floors of those received."""
 
     fee_max_nano: Annotated[int, Field(ge=0, lt=2**53)] | None = None
@@ -186,7 +227,7 @@ class Accept(_ProposalCommand, kind="trades.accept", sent_by=USER):
         yield from touch_trade(book, self.trade_id)
         yield from touch_proposal(book, self.proposal_id)
         for nft_id in (*given, *received):
-            yield from touch_detach(book, nft_id)
+            yield from touch_dependents(book, nft_id)
         for nft_id in received:
             nft = book.peek(Nft, nft_id)
             if nft is not None:

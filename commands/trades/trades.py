@@ -18,8 +18,8 @@ from pydantic_core import to_json
 
 from commands.book import Book
 from commands.command import USER, BigId, Command, Envelope, Invalid, Name, UserId
-from commands.document import Need, Scope, document, is_open
-from commands.nft.items import HANGING, Hanging, Nft, found, hang, require_free
+from commands.document import Dependence, Need, Scope, document, is_open
+from commands.nft.items import NOT_FREE, Nft, hang, require_free, require_nft
 from commands.outcome import Code, Rejection
 from commands.terms import Terms
 from commands.users import User, require_user
@@ -66,8 +66,26 @@ class Trade(NamedTuple):
     closed_at: datetime | None
 
 
+def _touch_trades_of(book: Book, nft_id: int) -> Iterator[Need]:
+    yield Need(TradeItem, nft_id, "nft_id")
+    for item in book.peek_found(TradeItem, "nft_id", nft_id):
+        yield from touch_trade(book, item.trade_id)
+
+
+def _close_trades_of(book: Book, nft: Nft, reason: str, except_for: Collection[UUID]) -> None:
+    for item in book.find(TradeItem, "nft_id", nft.id):
+        trade = book.get(Trade, item.trade_id)
+        # The item was read before the trade was locked: it may have closed in between.
+        if trade is not None and is_open(trade) and trade.id not in except_for:
+            end_trade(book, trade, TradeState.CLOSED, reason)
+
+
 @document(
-    "trade_items", key=("trade_id", "nft_id"), locked=False, indexes={"trade_id": Scope.ALL, "nft_id": Scope.OPEN}
+    "trade_items",
+    key=("trade_id", "nft_id"),
+    locked=False,
+    indexes={"trade_id": Scope.ALL, "nft_id": Scope.OPEN},
+    depends=Dependence(Nft, 2, _touch_trades_of, _close_trades_of),
 )
 class TradeItem(NamedTuple):
     trade_id: UUID
@@ -90,11 +108,25 @@ class Proposal(NamedTuple):
     closed_at: datetime | None
 
 
+def _touch_proposals_of(book: Book, nft_id: int) -> Iterator[Need]:
+    yield Need(ProposalItem, nft_id, "nft_id")
+    for item in book.peek_found(ProposalItem, "nft_id", nft_id):
+        yield from touch_proposal(book, item.proposal_id)
+
+
+def _close_proposals_of(book: Book, nft: Nft, reason: str, except_for: Collection[UUID]) -> None:
+    for item in book.find(ProposalItem, "nft_id", nft.id):
+        proposal = book.get(Proposal, item.proposal_id)
+        if proposal is not None and is_open(proposal) and proposal.id not in except_for:
+            end_proposal(book, proposal, ProposalState.CLOSED, reason)
+
+
 @document(
     "proposal_items",
     key=("proposal_id", "nft_id"),
     locked=False,
     indexes={"proposal_id": Scope.ALL, "nft_id": Scope.OPEN},
+    depends=Dependence(Nft, 3, _touch_proposals_of, _close_proposals_of),
 )
 class ProposalItem(NamedTuple):
     proposal_id: UUID
@@ -182,40 +214,6 @@ def _fields(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-# -- what trades and proposals are to the items they hang on
-
-
-def _touch_trades_of(book: Book, nft_id: int) -> Iterator[Need]:
-    yield Need(TradeItem, nft_id, "nft_id")
-    for item in book.peek_found(TradeItem, "nft_id", nft_id):
-        yield from touch_trade(book, item.trade_id)
-
-
-def _close_trades_of(book: Book, nft: Nft, reason: str, except_for: Collection[UUID]) -> None:
-    for item in book.find(TradeItem, "nft_id", nft.id):
-        trade = book.get(Trade, item.trade_id)
-        # The item was read before the trade was locked: it may have closed in between.
-        if trade is not None and is_open(trade) and trade.id not in except_for:
-            end_trade(book, trade, TradeState.CLOSED, reason)
-
-
-def _touch_proposals_of(book: Book, nft_id: int) -> Iterator[Need]:
-    yield Need(ProposalItem, nft_id, "nft_id")
-    for item in book.peek_found(ProposalItem, "nft_id", nft_id):
-        yield from touch_proposal(book, item.proposal_id)
-
-
-def _close_proposals_of(book: Book, nft: Nft, reason: str, except_for: Collection[UUID]) -> None:
-    for item in book.find(ProposalItem, "nft_id", nft.id):
-        proposal = book.get(Proposal, item.proposal_id)
-        if proposal is not None and is_open(proposal) and proposal.id not in except_for:
-            end_proposal(book, proposal, ProposalState.CLOSED, reason)
-
-
-HANGING["trades"] = Hanging(_touch_trades_of, _close_trades_of)
-HANGING["proposals"] = Hanging(_touch_proposals_of, _close_proposals_of)
-
-
 # -- bounds and guards for the items of a trade or proposal
 
 
@@ -235,7 +233,7 @@ def touch_items(book: Book, nft_ids: Sequence[int]) -> Iterator[Need]:
 
 def require_owned(book: Book, nft_ids: Sequence[int], user_id: int | None) -> list[Nft]:
     """The items, all found and all the user's."""
-    nfts = [found(book, nft_id) for nft_id in nft_ids]
+    nfts = [require_nft(book, nft_id) for nft_id in nft_ids]
     others = [str(nft.id) for nft in nfts if nft.owner_id != user_id]
     if others:
         raise Rejection(Code.NFTS_NOT_OWNED, nft_ids=others)
@@ -254,7 +252,19 @@ def require_room(book: Book, nft_ids: Sequence[int]) -> None:
 # -- commands
 
 
-class Create(Command, kind="trades.create", sent_by=USER):
+class Create(
+    Command,
+    kind="trades.create",
+    sent_by=USER,
+    rejects=(
+        Code.USER_NOT_FOUND,
+        Code.NFT_NOT_FOUND,
+        Code.NFTS_NOT_OWNED,
+        *NOT_FREE,
+        Code.SELF_TRADE_NOT_ALLOWED,
+        Code.LIMIT_REACHED,
+    ),
+):
     """Give items for whatever meets the requirements, from anybody or from one receiver."""
 
     nft_ids: NftIds
@@ -325,7 +335,13 @@ def require_open(trade: Trade) -> None:
         raise Rejection(Code.TRADE_NOT_OPEN)
 
 
-class Delete(TradeCommand, kind="trades.delete", sent_by=USER, releases_only=True):
+class Delete(
+    TradeCommand,
+    kind="trades.delete",
+    sent_by=USER,
+    releases_only=True,
+    rejects=(Code.TRADE_NOT_FOUND, Code.TRADE_PERMISSION_DENIED, Code.TRADE_NOT_OPEN),
+):
     """The owner, or the receiver of a private trade, ends it."""
 
     def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:

@@ -1,5 +1,6 @@
 """Invariants of documents: auctions, presales, channels, their timers and requests, and what opened them."""
 
+from commands.document import STORED
 from storage.audit.invariant import ALL_COMMANDS, PRESENT, Invariant
 
 _SALES = f"""
@@ -7,11 +8,11 @@ SELECT (payload ->> 'auction_id')::uuid AS auction_id, deals.seller_id, buyer_id
 FROM {ALL_COMMANDS} AS commands JOIN deals USING (id) WHERE kind = 'auctions.settle' AND status = 'succeeded'
 """
 
-_DEADLINES = """
-SELECT 'auctions.settle' AS kind, id::text AS id, ends_at AS deadline FROM auctions WHERE state = 'active'
-UNION ALL SELECT 'offers.expire', id::text, expires_at FROM offers WHERE state = 'open'
-UNION ALL SELECT 'presale.expire', id::text, deadline_at FROM presales WHERE state IN ('registered', 'listed', 'sold')
-"""
+_DEADLINES = " UNION ALL ".join(
+    f"SELECT '{deadline.timer}' AS kind, id::text AS id, {deadline.at} AS deadline FROM {table} WHERE closed_at IS NULL"
+    for table, deadline in ((stored.table, stored.deadline) for stored in STORED.values())
+    if deadline is not None
+)
 _WITH_EXPIRY = """(
     'accounts.connect', 'accounts.approve', 'channels.add', 'channels.buy', 'market.withdraw', 'nft.return'
 )"""

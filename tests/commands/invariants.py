@@ -16,7 +16,7 @@ from commands.market.withdrawals import Withdrawal
 from commands.nft.items import Intake, Nft
 from commands.nft.returns import Return
 from commands.offers import Offer
-from commands.presale import Presale
+from commands.presale.presales import Presale
 from commands.requests import GatewayRequest
 from commands.terms import fee_nano
 from commands.trades.trades import Proposal, ProposalItem, Trade, TradeItem

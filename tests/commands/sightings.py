@@ -8,16 +8,18 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from commands import auctions, offers, presale
+from commands import auctions, offers
 from commands.accounts.telegram import AccountChannel, AccountGift, Channel, TelegramAccount
 from commands.book import DEPOSITS, EXPENSE, FEES, UNCLAIMED, WITHDRAWALS, Account, Posting
 from commands.channels import purchases as channel_purchases
 from commands.deals import Deal
+from commands.document import STORED
 from commands.market import deposits as market
 from commands.market import withdrawals
 from commands.market.floors import Floor
 from commands.nft import returns
 from commands.nft.items import Intake, Nft
+from commands.presale import presales
 from commands.trades.trades import Proposal, Trade
 from commands.users import User
 from tests.commands.model.market import Document, Market
@@ -30,14 +32,8 @@ PLATFORM = {
     EXPENSE: "expense",
     UNCLAIMED: "unclaimed",
 }
-HOLDERS: tuple[tuple[str, type[Any], str, str], ...] = (
-    ("offer", offers.Offer, "author_id", "held_nano"),
-    ("bid", auctions.Bid, "bidder_id", "held_nano"),
-    ("presale", presale.Presale, "seller_id", "deposit_held_nano"),
-    ("presale", presale.Presale, "buyer_id", "buyer_held_nano"),
-    ("withdrawal", withdrawals.Withdrawal, "user_id", "held_nano"),
-    ("return", returns.Return, "user_id", "held_nano"),
-    ("channel_purchase", channel_purchases.ChannelPurchase, "buyer_id", "held_nano"),
+HOLDERS: tuple[tuple[str, type[Any], str, str], ...] = tuple(
+    (hold.kind, document, hold.user, hold.amount) for document, stored in STORED.items() for hold in stored.holds
 )
 """Every kind of documents that hold money: (kind, type, whose, the field that records it)."""
 
@@ -49,7 +45,7 @@ def tables(model: Market) -> dict[type[Any], Mapping[Any, Document]]:
         offers.Offer: model.offers,
         auctions.Auction: model.auctions,
         auctions.Bid: model.bids,
-        presale.Presale: model.presales,
+        presales.Presale: model.presales,
         Trade: model.trades,
         Proposal: model.proposals,
         market.Deposit: model.deposits,

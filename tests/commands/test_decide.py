@@ -149,7 +149,7 @@ def test_every_kind_is_routed_by_an_asset() -> None:
 
 @pytest.fixture
 def telling() -> Iterator[type[Command]]:
-    class Telling(Command, kind="test.telling", sent_by=USER):
+    class Telling(Command, kind="test.telling", sent_by=USER, rejects=(Code.REQUEST_NOT_OPEN,)):
         def touches(self, book: Book, envelope: Envelope) -> Iterator[Need]:
             yield Need(Account, envelope.actor)
 

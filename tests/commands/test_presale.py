@@ -13,7 +13,7 @@ from commands.command import Command, Invalid, decode
 from commands.deals import Deal, DealItem
 from commands.nft.items import Gift, Intake, Nft, NftState
 from commands.outcome import Code, Outcome, Status
-from commands.presale import Presale, PresaleState
+from commands.presale.presales import Presale, PresaleState
 from commands.terms import TON, Terms, fee_nano
 from commands.users import User
 from tests.commands.test_nft import refuse

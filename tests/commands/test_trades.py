@@ -409,7 +409,7 @@ def test_open_swaps_are_of_free_items_of_their_parties_through_every_history(his
 
 
 @given(st.lists(ACTS, max_size=25), st.integers(2, 25))
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_a_batch_is_worth_as_many_batches_of_one(history: list[Act], size: int) -> None:
     singly, batched = in_the_middle(), in_the_middle()
     outcomes_singly: list[object] = []

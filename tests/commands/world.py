@@ -11,8 +11,7 @@ from commands.command import Command, Envelope
 from commands.decide import decide_all, touches
 from commands.document import STORED, Need, Row, Scope, is_open
 from commands.nft.items import Gift, GiftLock
-from commands.outcome import Code, Outcome
-from commands.rejections import rejection_codes
+from commands.outcome import Outcome
 from commands.terms import TON, Terms
 from commands.users import User, memo_of
 
@@ -59,9 +58,6 @@ class World:
             self._load(book, waiting)
             decided, _ = decide_all(book, waiting)
             assert decided, "a batch decides its first command at least"
-            for envelope in waiting:
-                rejection = decided[envelope.id].rejection if envelope.id in decided else None
-                assert rejection is None or Code[rejection["code"]] in rejection_codes(type(envelope.command))
             outcomes |= decided
             self._store(book)
             waiting = [envelope for envelope in waiting if envelope.id not in decided]

@@ -3,9 +3,8 @@
 import re
 from pathlib import Path
 
-from commands.command import KINDS
+from commands.command import KINDS, rejection_codes
 from commands.outcome import Code
-from commands.rejections import rejection_codes
 
 PROJECT = Path(__file__).parents[2]
 REFERENCE = (PROJECT / "docs" / "commands.md").read_text()

@@ -1,0 +1,1 @@
+"""Presales: gifts sold before Telegram lets them move."""
