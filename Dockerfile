@@ -9,11 +9,12 @@ RUN python -m venv /opt/souk \
     && /opt/souk/bin/pip install --no-cache-dir --no-index --find-links /wheels setuptools
 COPY LICENSE README.md pyproject.toml souk.py ./
 COPY api api
+COPY client client
 COPY commands commands
 COPY loadtest loadtest
 COPY storage storage
 COPY workers workers
-RUN /opt/souk/bin/pip install --no-cache-dir --no-index --find-links /wheels --no-build-isolation .
+RUN /opt/souk/bin/pip install --no-cache-dir --no-index --find-links /wheels --no-build-isolation . ./client
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin souk

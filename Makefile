@@ -10,11 +10,11 @@ help: ## this list
 
 .venv: .venv/.made ## the virtual environment, from requirements.lock
 
-.venv/.made: requirements.lock pyproject.toml
+.venv/.made: requirements.lock pyproject.toml client/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Souk needs Python 3.11 or newer: make PYTHON=…'; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e client
 	@touch $@
 
 demo: .venv/.made ## the whole stack and a marketplace to watch; ONCE=1 ends by itself
@@ -42,8 +42,8 @@ format: .venv/.made ## put the code in form
 # With Python 3.11 on Linux x86-64, so that no marked dependency drops out, and from the public index alone, whatever else this machine's pip knows.
 lock: .venv/.made ## new requirements.lock with the newest versions
 	PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= $(BIN)/pip-compile --quiet --upgrade --extra dev --generate-hashes --strip-extras \
-		--allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --output-file requirements.lock pyproject.toml
+		--allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --output-file requirements.lock pyproject.toml client/pyproject.toml
 
 clean: ## remove what make and the tests left
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv build client/build *.egg-info client/*.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,6 @@
 """The front door: the command line. Exit status 0 fine, 1 refused or failed, 2 wrong usage.
 
-People at a terminal see tables, pipes get JSON. Programs in Python: `from souk import Client, SyncClient`.
+People at a terminal see tables, pipes get JSON. Programs in Python use the package `souk_client` instead.
 """
 
 import asyncio
@@ -34,25 +34,12 @@ from api.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from api.client import Client, SyncClient
     from storage.settings import Settings
-
-__all__ = ["Client", "SyncClient"]
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=True, help=__doc__)
 keys_app = typer.Typer(no_args_is_help=True, help="API keys: created, listed, revoked.")
 app.add_typer(command_line.app)
 app.add_typer(keys_app, name="keys")
-
-
-def __getattr__(name: str) -> Any:
-    """What programs import, and the command line alone does not need."""
-    if name not in __all__:
-        message = f"module 'souk' has no attribute {name!r}"
-        raise AttributeError(message)
-    import api.client
-
-    return getattr(api.client, name)
 
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]

@@ -9,7 +9,6 @@ import typer
 import uvloop
 from rich.console import Console
 
-from api.client import SoukError
 from loadtest.baseline import PgbenchFailed
 from loadtest.compare import ComparePlan, Untrue, compare
 from loadtest.faults.campaign import Plan as FaultsPlan
@@ -26,6 +25,7 @@ from loadtest.run import Plan, RunResult, run
 from loadtest.scale import ScalePlan, scale
 from loadtest.stack import StackFailed, own_stack, target
 from loadtest.terms import BRISK
+from souk_client import SoukError
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from httptools import HttpParserError, HttpResponseParser
 
-from api.client import Answer, Client, Unreachable
+from souk_client import Answer, Client, NoConnection, Unreachable
 
 CONNECT_SECONDS = 5.0
 SWEEP_SECONDS = 0.25
@@ -176,7 +176,7 @@ class ThriftyTransport:
         except (OSError, TimeoutError) as error:
             self._wake_one()
             message = f"cannot connect to {self._host}:{self._port}: {str(error) or 'timed out'}"
-            raise Unreachable(message) from None
+            raise NoConnection(message) from None
         finally:
             self._opening -= 1
         self._open.add(connection)

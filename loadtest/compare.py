@@ -19,7 +19,6 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
-from api.client import Client
 from loadtest.baseline import CLIENTS, Ground, bring_fees_up_to_date, pgbench
 from loadtest.client import open_client
 from loadtest.measure import Latencies, Tally
@@ -30,6 +29,7 @@ from loadtest.run import RunResult
 from loadtest.stack import Target, audit
 from loadtest.submit import Submitter
 from loadtest.workload import TON, Marketplace
+from souk_client import Client
 
 BATCH = 100
 BATCH_CONNECTIONS = 32

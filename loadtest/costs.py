@@ -74,9 +74,9 @@ def part_of(name: str, command_line: Sequence[str]) -> str | None:
     """The part of the installation that a process with this name is."""
     if name == "postgres":
         return POSTGRES
-    if name in {"redis-server", "valkey-server"} or "storage.embedded.fake_redis" in command_line:
+    words = [Path(word).stem for word in command_line]
+    if name in {"redis-server", "valkey-server"} or "fake_redis" in words:
         return REDIS
-    words = [Path(word).name for word in command_line]
     verb = words[words.index("souk") + 1 :][:1] if "souk" in words else []
     return API if verb == ["api"] else WORKER if verb == ["worker"] else None
 

@@ -23,7 +23,6 @@ from pydantic_core import from_json, to_json
 from rich.console import Console
 from rich.table import Table
 
-from api.client import FINAL, Client
 from loadtest.client import open_client
 from loadtest.costs import API, part_of, times, usage
 from loadtest.measure import Latencies, Tally
@@ -34,6 +33,7 @@ from loadtest.run import RunResult, unused_base
 from loadtest.stack import Target, audit
 from loadtest.submit import Submitter
 from loadtest.workload import Item, Marketplace
+from souk_client import FINAL, Client
 
 QUIET_COMMANDS = 300
 OPENING = 100

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterable
 
-from api.client import Client
 from loadtest.measure import Tally
 from loadtest.pace import Command, closed_loop
 from loadtest.submit import Receipt, Submitter
 from loadtest.workload import Marketplace
+from souk_client import Client
 
 BATCH = 250
 CONCURRENCY = 4

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from api.client import Client
 from loadtest.client import open_client
 from loadtest.measure import Tally
 from loadtest.mix import Mix, weights
@@ -24,6 +23,7 @@ from loadtest.submit import Submitter
 from loadtest.tables import read
 from loadtest.terms import Terms
 from loadtest.workload import Marketplace
+from souk_client import Client
 
 ACCEPTANCE_SAMPLE = 20
 """Of so many bodies, one is sent without waiting for results: it measures the time to acceptance."""

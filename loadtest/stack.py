@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from api.client import Client, Unreachable
+from souk_client import Client, Unreachable
 
 READY_SECONDS = 90
 STOP_SECONDS = 30
 PROBE_SECONDS = 2.0
+SOUK = (sys.executable, str(Path(__file__).parents[1] / "souk.py"))
+"""The command line of the code beside this package, whatever folders there are in the current directory."""
 SERVERS = ("SOUK_DATABASE_URL", "SOUK_REDIS_URL")
 
 
@@ -75,7 +77,7 @@ async def own_stack(workers: int = 2, settings: Mapping[str, str] = MappingProxy
         log = data_dir / "up.log"
         with log.open("wb") as stderr:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "souk", "up", "--data-dir", directory),
+                *(*SOUK, "up", "--data-dir", directory),
                 *("--port", "0", "--workers", str(workers)),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
@@ -98,7 +100,7 @@ async def audit(environment: Mapping[str, str]) -> Verdict:
     if "SOUK_DATABASE_URL" not in environment:
         return Verdict(None, ("no SOUK_DATABASE_URL: the audit was not run",))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "souk", "audit", "--table"),
+        *(*SOUK, "audit", "--table"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, **environment},

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from api.client import Client, Unreachable
 from loadtest.client import open_client
-from loadtest.stack import StackFailed, Target
+from loadtest.stack import SOUK, StackFailed, Target
+from souk_client import Client, Unreachable
 
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
@@ -88,10 +87,7 @@ async def staffed(
     urls = [target.url, *(f"http://127.0.0.1:{port}" for port in ports)]
     commands = [*(["api", "--port", str(port)] for port in ports), *(["worker"] for _ in range(workers))]
     environment = {**os.environ, **target.environment}
-    children = [
-        await asyncio.create_subprocess_exec(sys.executable, "-m", "souk", *command, env=environment)
-        for command in commands
-    ]
+    children = [await asyncio.create_subprocess_exec(*SOUK, *command, env=environment) for command in commands]
     try:
         async with AsyncExitStack() as open_clients:
             clients = [

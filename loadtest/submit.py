@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
-from api.client import FINAL, Client, Problem, Unreachable
 from loadtest.measure import Tally
 from loadtest.pace import Command, Sending
+from souk_client import FINAL, Client, Problem, Unreachable
 
 WAIT_SECONDS, TIMEOUT_SECONDS = 30, 40.0
 PATIENCE_SECONDS = 60.0

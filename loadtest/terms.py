@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Self
 
-from api.client import Client
+from souk_client import Client
 
 BRISK = {
     "SOUK_AUCTION_DURATION_MIN_SECONDS": "3",

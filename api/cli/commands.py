@@ -16,12 +16,12 @@ import typer
 from api.cli.terminal import DEFAULT_DATA_DIR, AsJson, DataDir, fail, interruptible, is_for_programs, print_json, tell
 
 if TYPE_CHECKING:
-    from api.client import Problem, SyncClient
+    from souk_client import Problem, SyncClient
 
 app = typer.Typer()
 
-PATIENCE_SECONDS, LONG_PATIENCE_SECONDS = 3.0, 60.0
-"""How long to try again: of a person who waits, and of work that goes on for long."""
+PATIENCE_SECONDS = 3.0
+"""For how long a request is sent again while a person waits for one answer."""
 UNAUTHENTICATED = 401
 TOPICS = ("market", "nft:", "gift:", "channel:", "collection:", "trade:", "auctions:", "user:", "commands", "ops")
 
@@ -74,7 +74,15 @@ def submit(  # noqa: PLR0913, PLR0917 - one option each
     if key == "":
         fail("invalid: idempotency_key: it is empty")
     with _client(data_dir, kind=kind or "") as souk:
-        receipt = souk.submit(kind or "", payload, actor=actor, key=key, wait=wait, run_at=run_at, not_after=not_after)
+        receipt = souk.submit(
+            kind or "",
+            payload,
+            actor=actor,
+            idempotency_key=key,
+            wait=wait,
+            run_at=run_at,
+            not_after=not_after,
+        )
     print_json(receipt.raw)
     raise SystemExit(int(receipt.is_final and not receipt.succeeded))
 
@@ -84,8 +92,8 @@ def _submit_file(file: typer.FileBinaryRead, actor: int | None, key: str | None,
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from api.client import Problem, Unreachable
-    from api.client.lines import submit_lines
+    from api.cli.lines import submit_lines
+    from souk_client import Problem, Unreachable
 
     total = None
     if file.seekable():
@@ -95,13 +103,13 @@ def _submit_file(file: typer.FileBinaryRead, actor: int | None, key: str | None,
     columns = (TextColumn("submitting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     good = True
     with (
-        _client(data_dir, patience=LONG_PATIENCE_SECONDS) as souk,
+        _client(data_dir, patience=None) as souk,
         Progress(
             *columns, console=console, disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty()
         ) as progress,
     ):
         bar = progress.add_task("", total=total)
-        for lines in submit_lines(souk, iter(file.readline, b""), actor=actor, key=key, wait=wait):
+        for lines in submit_lines(souk, iter(file.readline, b""), actor=actor, idempotency_key=key, wait=wait):
             for line in lines:
                 good = good and not line.is_bad
                 if isinstance(line.outcome, Problem) and line.outcome.status != UNAUTHENTICATED:
@@ -142,7 +150,7 @@ def watch(
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Show a command until it is final, or events as they happen, until Ctrl-C: a line each."""
-    with interruptible(), _client(data_dir, patience=LONG_PATIENCE_SECONDS) as souk:
+    with interruptible(), _client(data_dir, patience=None) as souk:
         if len(what) > 1 or not _is_id(what[0]):
             for event in souk.events(*what, after=after):
                 said = " ".join(f"{name}={value}" for name, value in event.fields.items())
@@ -188,10 +196,10 @@ def _fields_of(kind: str) -> list[str]:
 
 
 @contextmanager
-def _client(data_dir: Path, *, patience: float = PATIENCE_SECONDS, kind: str = "") -> "Iterator[SyncClient]":
+def _client(data_dir: Path, *, patience: float | None = PATIENCE_SECONDS, kind: str = "") -> "Iterator[SyncClient]":
     """Of the API that SOUK_URL and SOUK_API_KEY name, or of the stack running in the data directory. What the API
     refuses ends the program with a sentence."""
-    from api.client import Problem, SyncClient, Unreachable
+    from souk_client import NoConnection, Problem, SyncClient, Unreachable
     from storage.embedded import stack
 
     url = os.environ.get("SOUK_URL") or stack.running(data_dir).get("SOUK_URL") or "http://127.0.0.1:8000"
@@ -202,8 +210,10 @@ def _client(data_dir: Path, *, patience: float = PATIENCE_SECONDS, kind: str = "
     try:
         with SyncClient(url, key, patience=patience) as souk:
             yield souk
+    except NoConnection as error:
+        fail(f"{error}: is `souk up` running?")
     except Unreachable as error:
-        fail(f"nothing answers at {url} ({error}): is `souk up` running?")
+        fail(f"no whole answer came from {url} ({error}): is it Souk?")
     except ValueError as error:
         fail(str(error))
     except Problem as problem:

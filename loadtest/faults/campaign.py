@@ -22,7 +22,6 @@ import asyncpg
 from rich.console import Console
 from rich.table import Table
 
-from api.client import Client, Receipt, Submission
 from loadtest.faults.checker import violations
 from loadtest.faults.history import facts, items
 from loadtest.faults.schedule import FAULTS, Planned, plan
@@ -33,6 +32,7 @@ from loadtest.gifts import gift
 from loadtest.run import RunResult
 from loadtest.stack import audit
 from loadtest.workload import TON
+from souk_client import Client, Receipt, Submission
 
 APIS = 2
 PARTITIONS = 16

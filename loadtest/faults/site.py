@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from enum import StrEnum
@@ -22,6 +21,7 @@ from pydantic_core import from_json
 from redis.asyncio import Redis
 
 from loadtest.faults.redises import SentinelSet, sentinel_set
+from loadtest.stack import SOUK
 from storage.embedded.servers import EmbeddedPostgres, EmbeddedRedis
 
 READY_SECONDS = 60.0
@@ -58,7 +58,7 @@ class Process:
         self.starts += 1
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "souk", *self._command],
+                [*SOUK, *self._command],
                 env={**os.environ, **self._environment},
                 stdout=log,
                 stderr=log,
@@ -147,7 +147,7 @@ class Site:
 
     def _souk(self, *command: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "souk", *command],
+            [*SOUK, *command],
             env={**os.environ, **self.environment},
             capture_output=True,
             text=True,

@@ -9,8 +9,8 @@ from typing import Any
 
 import asyncpg
 
-from api.client import Client, Receipt, Submission
 from loadtest.gifts import gift
+from souk_client import Client, Receipt, Submission
 
 USERS = range(1, 201)
 """Enough that nobody reaches the limit of unfinished commands while a partition stands still."""

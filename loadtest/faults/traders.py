@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
 
-from api.client import Client, Outcome, Problem, Receipt, Submission, Unreachable
 from loadtest.faults.history import Operation
+from souk_client import Client, Outcome, Problem, Receipt, Submission, Unreachable
 
 PATIENCE_SECONDS = 60.0
 PAUSE_SECONDS = (0.05, 0.5)
@@ -127,7 +127,7 @@ class Traders:
         [one] = operations
         try:
             receipt = await client.submit(
-                one.kind, one.payload, actor=one.actor, key=one.key, run_at=one.run_at, wait=seconds
+                one.kind, one.payload, actor=one.actor, idempotency_key=one.key, run_at=one.run_at, wait=seconds
             )
         except (Problem, Unreachable) as error:
             return [error]

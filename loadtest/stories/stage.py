@@ -21,11 +21,11 @@ from itertools import accumulate, count, islice
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
-from api.client import Client, SoukError
 from loadtest.measure import outcome_of
 from loadtest.pace import Command
 from loadtest.terms import Terms
 from loadtest.workload import RESERVE_NANO, Item, Marketplace
+from souk_client import Client, SoukError
 
 STRAY_PERCENT = 6
 """How often somebody tries what must be refused, at each point of a story that allows for it."""

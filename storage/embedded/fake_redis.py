@@ -1,6 +1,6 @@
 """A stand-in for Redis where there is none: fakeredis's TCP server.
 
-It is run as `python -m storage.embedded.fake_redis PORT_FILE` and keeps nothing on disk. PORT_FILE holds the port, so
+It is run as `python -P fake_redis.py PORT_FILE` and keeps nothing on disk. PORT_FILE holds the port, so
 that clients find it again after a restart.
 """
 

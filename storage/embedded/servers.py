@@ -36,6 +36,8 @@ from storage.embedded.child import KILL_SECONDS, Account, EmbeddedError, Server,
 __all__ = ["EmbeddedError", "EmbeddedPostgres", "EmbeddedRedis", "find_redis"]
 
 DATABASE = "souk"
+_FAKE_REDIS = Path(__file__).with_name("fake_redis.py")
+"""Run by its path, so that no folder called `storage` in the current directory is taken for ours."""
 POSTGRES_SETTINGS = {
     "listen_addresses": "",
     "port": "5432",
@@ -164,7 +166,7 @@ class EmbeddedRedis(Server):
                 file=sys.stderr,
                 flush=True,
             )
-            command: list[str | Path] = [sys.executable, "-m", "storage.embedded.fake_redis", self._port_file]
+            command: list[str | Path] = [sys.executable, "-P", _FAKE_REDIS, self._port_file]
         else:
             self.make_sockets()
             settings = REDIS_SETTINGS | {
@@ -181,7 +183,8 @@ class EmbeddedRedis(Server):
         self._socket.unlink(missing_ok=True)
 
     def is_ours(self, process: psutil.Process) -> bool:
-        return process.name() in {"redis-server", "valkey-server"} or "storage.embedded.fake_redis" in process.cmdline()
+        names = {process.name(), *(Path(word).name for word in process.cmdline())}
+        return not names.isdisjoint({"redis-server", "valkey-server", _FAKE_REDIS.name})
 
     def _answers(self) -> bool:
         with suppress(OSError, ValueError), self._connect() as connection:

@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 READY_SECONDS = 60
 STOP_SECONDS = 30
+_SOUK = str(Path(__file__).parents[2] / "souk.py")
+"""Run by its path, not with `-m`, so that a process runs the code that started it, whatever folders called `api` or
+`storage` there are in the current directory."""
 _NOTICE_SECONDS = 0.1
 """Who loses a server may hear of its end a little before its keeper does."""
 
@@ -107,7 +110,7 @@ class Process:
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         self.title = f"souk {arguments[0]}"
-        self._command = [sys.executable, "-m", "souk", *arguments]
+        self._command = [sys.executable, _SOUK, *arguments]
         self._environment = environment
         self.start()
 

@@ -1,14 +1,37 @@
 """Commands are sent until they are answered, each with one key; what came of them is told in order."""
 
 import json
+import socket
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
 
 import pytest
 
-from api.client import Client, Problem, Receipt, Submission, Unreachable, Unsuccessful
+from souk_client import (
+    Answer,
+    Client,
+    NoConnection,
+    Problem,
+    Receipt,
+    Submission,
+    Unreachable,
+    Unsuccessful,
+    retries,
+)
+from souk_client.retries import PATIENCE_SECONDS
 from tests.client.misbehaving import ACCEPTED, REJECTED, SUCCEEDED, Reply, http, problem, serving
 
 BUSY = problem(503, "overloaded", "Retry-After: 0")
+
+
+@pytest.fixture
+def deserted() -> Iterator[str]:
+    """An address at which nobody listens, nor will as long as the test runs."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
 def first(*answers: bytes, then: bytes) -> Reply:
@@ -19,7 +42,7 @@ def first(*answers: bytes, then: bytes) -> Reply:
 async def test_a_command_is_sent_with_its_fields_and_a_key_of_its_own() -> None:
     async with serving(lambda _, __: http(200, SUCCEEDED)) as server, Client(server.url, "key") as souk:
         receipt = await souk.submit("nft.buy", {"nft_id": 17}, price_nano=5, actor=42, wait=2.5)
-        await souk.submit("nft.buy", run_at=datetime(2030, 1, 1, tzinfo=UTC), key="mine")
+        await souk.submit("nft.buy", run_at=datetime(2030, 1, 1, tzinfo=UTC), idempotency_key="mine")
         first, second = server.bodies()
         assert b"prefer: wait=3\r\n" in server.requests[0].lower()
         assert b"prefer" not in server.requests[1].lower()
@@ -31,6 +54,22 @@ async def test_a_command_is_sent_with_its_fields_and_a_key_of_its_own() -> None:
     assert receipt.result == {"deal_id": "7"}
     assert receipt.accepted_at == datetime(2030, 1, 1, tzinfo=UTC)
     assert receipt.raise_for_outcome() is receipt
+
+
+async def test_a_field_named_like_an_option_is_sent_in_the_mapping() -> None:
+    named_so = {"actor": 1, "idempotency_key": 2, "wait": 3, "kind": 4}
+    async with serving(lambda _, __: http(200, SUCCEEDED)) as server, Client(server.url, "key") as souk:
+        await souk.submit("nft.buy", named_so, nft_id=17, actor=42, idempotency_key="mine")
+        assert server.bodies() == [
+            {"kind": "nft.buy", "payload": named_so | {"nft_id": 17}, "actor": 42, "idempotency_key": "mine"}
+        ]
+
+
+async def test_a_field_given_twice_is_not_sent() -> None:
+    async with serving(lambda _, __: http(200, SUCCEEDED)) as server, Client(server.url, "key") as souk:
+        with pytest.raises(TypeError, match="in the payload and as a keyword argument: nft_id, price_nano"):
+            await souk.submit("nft.buy", {"nft_id": 17, "price_nano": 5, "x": 1}, price_nano=5, nft_id=17)
+        assert server.requests == []
 
 
 async def test_a_refusal_by_the_rules_is_an_outcome_that_is_raised_on_demand() -> None:
@@ -76,6 +115,59 @@ async def test_nobody_who_answers_is_unreachable_when_patience_ends() -> None:
         with pytest.raises(Unreachable):
             await souk.get("1")
         assert len(server.requests) > 1
+
+
+async def test_a_refused_connection_is_told_soon_and_names_the_address(deserted: str) -> None:
+    began = monotonic()
+    async with Client(deserted, "key") as souk:
+        with pytest.raises(NoConnection, match=f"nothing answers at {deserted} "):
+            await souk.submit("nft.buy")
+        with pytest.raises(NoConnection, match=f"nothing answers at {deserted} "):
+            await anext(souk.events("market"))
+        [outcome] = await souk.submit_many([{"kind": "nft.buy", "payload": {}}])
+        assert isinstance(outcome, NoConnection)
+    assert monotonic() - began < PATIENCE_SECONDS
+
+
+class Unsteady:
+    """A transport to an API that listens only for the requests whose numbers are named."""
+
+    def __init__(self, *heard: int) -> None:
+        self.heard = heard
+        self.count = 0
+
+    async def request(self, *_: Any) -> Answer:
+        self.count += 1
+        if self.count not in self.heard:
+            raise NoConnection("nobody listens")
+        return Answer(200, {}, json.dumps(SUCCEEDED).encode())
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_patience_begins_when_the_api_was_reached_or_is_what_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retries, "UNREACHED_SECONDS", 0.0)
+    api = Unsteady(2, 5)
+    async with Client("http://souk", "key", transport=api) as souk:
+        with pytest.raises(NoConnection):
+            await souk.get("1")
+        assert api.count == 1
+        assert (await souk.get("1")).succeeded
+        assert (await souk.get("1")).succeeded
+        assert api.count == 5
+    api = Unsteady(4)
+    async with Client("http://souk", "key", transport=api, patience=60) as souk:
+        assert (await souk.get("1")).succeeded
+        assert api.count == 4
+
+
+async def test_an_api_that_takes_the_connection_was_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "UNREACHED_SECONDS", 0.0)
+    async with serving(first(b"", b"", then=http(200, SUCCEEDED))) as server, Client(server.url, "key") as souk:
+        assert (await souk.get("1")).succeeded
 
 
 async def test_what_is_not_safe_is_never_sent_twice() -> None:

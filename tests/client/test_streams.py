@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from api.client import Client, Event, Problem
+from souk_client import Client, Event, Problem
 from tests.client.misbehaving import ACCEPTED, SUCCEEDED, http, problem, serving, sse
 
 

@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 
-from api.client import Client, Problem, SyncClient
+from souk_client import Client, Problem, SyncClient
 from tests.client.misbehaving import SUCCEEDED, http, problem, serving, sse
 from tests.client.test_streams import event
 

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from api.client import Unreachable
 from loadtest.client import open_client
 from loadtest.measure import Tally
 from loadtest.pace import Command, Sending
 from loadtest.submit import Submitter
+from souk_client import Unreachable
 from tests.client.misbehaving import ACCEPTED, SUCCEEDED, http, serving
 
 COMMAND = Command(b'{"kind":"nft.buy"}', "nft:1")

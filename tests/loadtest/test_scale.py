@@ -38,15 +38,15 @@ SECONDS = st.floats(0, 1e6)
 @pytest.mark.parametrize(
     ("name", "command_line", "part"),
     [
-        ("python3", [PYTHON, "-m", "souk", "api", "--port", "0"], API),
-        ("python3", [PYTHON, "-m", "souk", "worker"], WORKER),
+        ("python3", [PYTHON, "/usr/lib/souk.py", "api", "--port", "0"], API),
+        ("python3", [PYTHON, "/usr/lib/souk.py", "worker"], WORKER),
         ("souk", [PYTHON, "/usr/bin/souk", "api"], API),
         ("souk", [PYTHON, "/usr/bin/souk", "worker"], WORKER),
         ("postgres", ["postgres: io worker 0"], POSTGRES),
         ("redis-server", ["redis-server *:0"], REDIS),
-        ("python3", [PYTHON, "-m", "storage.embedded.fake_redis", "port"], REDIS),
-        ("python3", [PYTHON, "-m", "souk", "up", "--workers", "0"], None),
-        ("python3", [PYTHON, "-m", "souk"], None),
+        ("python3", [PYTHON, "-P", "/usr/lib/storage/embedded/fake_redis.py", "port"], REDIS),
+        ("python3", [PYTHON, "/usr/lib/souk.py", "up", "--workers", "0"], None),
+        ("python3", [PYTHON, "/usr/lib/souk.py"], None),
         ("bash", ["bash"], None),
     ],
 )

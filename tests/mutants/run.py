@@ -23,7 +23,7 @@ from tests.mutants.mutants import MUTANTS, Mutant
 PROJECT = Path(__file__).parents[2]
 CHECKS_SECONDS = 600
 CAMPAIGN_SEED = 8
-PACKAGES = ("commands", "storage", "workers", "api", "loadtest", "souk", "tests")
+PACKAGES = ("commands", "storage", "workers", "api", "loadtest", "souk", "souk_client", "tests")
 
 _WHERE = f"import sys, importlib; print(*(importlib.import_module(name).__file__ for name in {PACKAGES}), sep='\\n')"
 _FAILED = re.compile(r"^(?:FAILED|ERROR) \S*::(.*)$", re.MULTILINE)
@@ -57,7 +57,7 @@ class Copy:
                 shutil.copy2(PROJECT / name, directory / name)
         # Bytecode is kept by time and size, which a patch may leave as they were.
         self._environment = os.environ | {
-            "PYTHONPATH": str(directory),
+            "PYTHONPATH": f"{directory}{os.pathsep}{directory / 'client'}",
             "PYTHONDONTWRITEBYTECODE": "1",
             "COLUMNS": "160",
         }

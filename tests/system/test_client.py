@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api.client import Client, Event, Receipt, Submission
+from souk_client import Client, Event, Receipt, Submission
 from tests.deadline import eventually
 from tests.system.site import Site, Trades
 

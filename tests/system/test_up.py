@@ -11,7 +11,7 @@ from urllib.error import HTTPError
 import psutil
 
 from tests.market import buy, fund, receive, register, set_price
-from tests.system.upstack import SMALL, Up, souk
+from tests.system.upstack import SMALL, Up, put_packages_in_the_way, souk
 
 WAIT = {"Prefer": "wait=30"}
 
@@ -50,6 +50,14 @@ def test_it_drains_on_a_signal_and_its_data_stays_as_it_was_installed(tmp_path: 
     assert (other.returncode, other.stdout) == (1, "")
     assert "SOUK_PARTITIONS" in other.stderr
     assert len(other.stderr.strip().splitlines()) == 1, other.stderr
+
+
+def test_packages_in_the_current_directory_that_are_named_like_ours_change_nothing(tmp_path: Path) -> None:
+    put_packages_in_the_way(tmp_path)
+    with Up(tmp_path / "data", *SMALL, directory=tmp_path) as stack:
+        assert stack.post("/v1/commands", register(1), **WAIT)["status"] == "succeeded"
+        assert stack.end(signal.SIGTERM) == 0
+        assert "Traceback" not in stack.log.read_text()
 
 
 def test_nothing_outlives_a_killed_stack_nothing_accepted_is_lost_and_its_neighbour_does_not_notice(

@@ -15,26 +15,39 @@ import psutil
 from tests.system.processes import PROJECT
 from tests.system.site import gone
 
+SOUK = str(Path(sys.executable).with_name("souk"))
+"""The console script, which installations have."""
 STOP_SECONDS = 30
 SMALL = ("--workers", "1", "--partitions", "4")
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """Ours without any setting of a Souk, and a terminal wide enough for its tables."""
+    """Ours without any setting of a Souk, with this checkout's code, and a terminal wide enough for its tables."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("SOUK_")}
-    return ours | {"COLUMNS": "200"} | variables
+    code = os.pathsep.join((str(PROJECT), str(PROJECT / "client")))
+    return ours | {"COLUMNS": "200", "PYTHONPATH": code} | variables
+
+
+def put_packages_in_the_way(directory: Path) -> None:
+    """Makes packages there, named like ours, that cannot be imported."""
+    for name in ("api", "commands", "loadtest", "storage", "workers"):
+        package = directory / name
+        package.mkdir()
+        (package / "__init__.py").write_text("raise AssertionError('this package is not ours')\n")
 
 
 class Up:
-    """A running `souk up`; whatever happens, nothing of it outlives the context."""
+    """A running `souk up`, started in `directory`; whatever happens, nothing of it outlives the context."""
 
-    def __init__(self, data_dir: Path, *options: str, command: str = "up", port: int = 0) -> None:
+    def __init__(
+        self, data_dir: Path, *options: str, command: str = "up", port: int = 0, directory: Path = PROJECT
+    ) -> None:
         self.data_dir = data_dir
         self.log = data_dir.parent / f"{data_dir.name}.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "souk", command, "--data-dir", str(data_dir), "--port", str(port), *options],
-                cwd=PROJECT,
+                [SOUK, command, "--data-dir", str(data_dir), "--port", str(port), *options],
+                cwd=directory,
                 env=clean_environment(),
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -92,7 +105,7 @@ class Up:
 
 def souk(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "souk", *arguments],
+        [SOUK, *arguments],
         cwd=PROJECT,
         env=clean_environment(**variables),
         capture_output=True,

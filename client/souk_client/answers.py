@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic_core import from_json
 
-from api.client.errors import Problem, Unsuccessful
+from souk_client.errors import Problem, Unsuccessful
 
 Status = Literal["scheduled", "accepted", "succeeded", "rejected", "failed", "cancelled", "expired"]
 FINAL = frozenset({"succeeded", "rejected", "failed", "cancelled", "expired"})
@@ -24,7 +24,7 @@ class Answer(NamedTuple):
     body: bytes
 
     def json(self) -> Any:
-        """The body. Raises Problem for a refusal, and for what is not JSON."""
+        """Returns the body as JSON. Raises Problem when it is a refusal, or no JSON."""
         if self.status >= _BAD:
             raise self.problem()
         try:
@@ -35,6 +35,7 @@ class Answer(NamedTuple):
             ) from None
 
     def problem(self) -> Problem:
+        """Returns the refusal that it is."""
         try:
             raw = from_json(self.body)
         except ValueError:
@@ -43,7 +44,7 @@ class Answer(NamedTuple):
 
     @property
     def retry_after(self) -> float:
-        """Seconds; 0 when the API does not say."""
+        """Seconds after which to try again; 0.0 when the API does not say."""
         value = self.headers.get(b"retry-after", b"")
         return float(value) if value.isdigit() else 0.0
 
@@ -59,7 +60,7 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A command and what came of it so far; `raw` is the object as it was sent."""
+    """A command and what came of it so far; `raw` is the JSON object as it came. Times are aware."""
 
     id: str
     kind: str
@@ -68,14 +69,16 @@ class Receipt:
     partition: int
     status: Status
     accepted_at: datetime | None
-    """Of a scheduled command, none yet."""
+    """None as long as the command is scheduled."""
     finished_at: datetime | None
+    """None until the command is final."""
     result: Mapping[str, Any] | None
     rejection: Rejection | None
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self:
+        """Returns the receipt that the JSON object is."""
         rejection = raw["rejection"]
         if rejection is not None:
             facts = {name: value for name, value in rejection.items() if name not in ("code", "detail")}
@@ -96,14 +99,16 @@ class Receipt:
 
     @property
     def is_final(self) -> bool:
+        """Whether the status will not change any more (but `failed` does when an operator redrives the command)."""
         return self.status in FINAL
 
     @property
     def succeeded(self) -> bool:
+        """Whether the command took effect."""
         return self.status == "succeeded"
 
     def raise_for_outcome(self) -> Self:
-        """Itself, if the command has succeeded; else raises Unsuccessful."""
+        """Returns itself when the command has succeeded. Raises Unsuccessful otherwise, also when it is not final."""
         if not self.succeeded:
             raise Unsuccessful(self)
         return self
@@ -115,7 +120,7 @@ def _time(text: str | None) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A fact of the past. `id` is its place in the feed: a stream goes on after it."""
+    """Something that happened. `id` is its place in the feed: events(…, after=id) goes on after it."""
 
     id: str
     name: str
@@ -127,5 +132,6 @@ class Event:
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self:
+        """Returns the event that the JSON object is."""
         at = datetime.fromisoformat(raw["at"])
         return cls(raw["id"], raw["name"], raw["command_id"], tuple(raw["topics"]), at, raw["fields"], raw)

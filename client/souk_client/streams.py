@@ -10,10 +10,9 @@ import httpx
 from httpx_sse import EventSource
 from pydantic_core import from_json
 
-from api.client.answers import Answer
-from api.client.errors import Unreachable
-from api.client.retries import attempts, backoff
-from api.client.transport import CONNECT_SECONDS
+from souk_client.answers import Answer
+from souk_client.retries import Retries, backoff
+from souk_client.transport import CONNECT_SECONDS, unreachable
 
 SILENCE_SECONDS = 40.0
 """The API says something every 15 s; a connection that is silent for longer is dead."""
@@ -26,10 +25,10 @@ _FAREWELL = "resume"
 class Streams:
     """Streams of one origin."""
 
-    def __init__(self, url: str, headers: Mapping[str, str], patience: float) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], retries: Retries) -> None:
         self._url = url
         self._headers = {**headers, "Accept": _STREAM, "Cache-Control": "no-store"}
-        self._patience = patience
+        self._retries = retries
         self._http: httpx.AsyncClient | None = None
 
     async def aclose(self) -> None:
@@ -62,7 +61,7 @@ class Streams:
             await asyncio.sleep(backoff(silent) + random.uniform(retry_seconds / 2, retry_seconds))  # noqa: S311
 
     async def _opened(self, path: str, position: str | None) -> httpx.Response:
-        async for attempt in attempts(self._patience):
+        async for attempt in self._retries.attempts():
             with attempt:
                 return await self._open(path, position)
         raise AssertionError("unreachable: the last attempt raises")
@@ -76,6 +75,7 @@ class Streams:
             response = await self._http.send(
                 self._http.build_request("GET", self._url + path, headers=headers), stream=True
             )
+            self._retries.reached = True
             if response.headers.get("content-type", "").startswith(_STREAM):
                 return response
             try:
@@ -83,7 +83,7 @@ class Streams:
             finally:
                 await response.aclose()
         except (httpx.TransportError, AttributeError) as error:
-            raise Unreachable(str(error) or type(error).__name__) from error
+            raise unreachable(error, self._url) from error
         raise Answer(
             response.status_code, {name.lower(): value for name, value in response.headers.raw}, body
         ).problem()

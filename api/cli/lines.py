@@ -6,9 +6,10 @@ from typing import Any, NamedTuple, cast
 
 from pydantic_core import from_json
 
-from api.client.client import BODY_COMMANDS, Outcome, Submission
-from api.client.errors import Problem
-from api.client.sync import SyncClient
+from souk_client import Outcome, Problem, Submission, SyncClient
+
+AT_A_TIME = 1_000
+"""How many lines are read before they are sent: as many commands as go into one request."""
 
 
 class Line(NamedTuple):
@@ -32,25 +33,33 @@ class Line(NamedTuple):
 
 
 def submit_lines(
-    souk: SyncClient, lines: Iterable[bytes], *, actor: int | None = None, key: str | None = None, wait: float = 0.0
+    souk: SyncClient,
+    lines: Iterable[bytes],
+    *,
+    actor: int | None = None,
+    idempotency_key: str | None = None,
+    wait: float = 0.0,
 ) -> Iterator[list[Line]]:
-    """What came of the lines, a body's at a time; of empty ones nothing.
+    """Yields what came of the lines, those of a request at a time, and skips empty ones.
 
-    With `key`, line 7 has the idempotency key `key:7`: the same file sent again does nothing twice.
+    With an idempotency key `K`, that of line 7 is `K:7`: the same file sent again does nothing twice.
     """
     numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-    while some := list(islice(numbered, BODY_COMMANDS)):
-        read = [(number, _read(number, line, key)) for number, line in some]
+    while some := list(islice(numbered, AT_A_TIME)):
+        read = [(number, _read(number, line, idempotency_key)) for number, line in some]
         commands = [each for _, each in read if not isinstance(each, Problem)]
         outcomes = iter(souk.submit_many(commands, actor=actor, wait=wait))
         yield [Line(number, each if isinstance(each, Problem) else next(outcomes)) for number, each in read]
 
 
-def _read(number: int, line: bytes, key: str | None) -> Submission | Problem:
+def _read(number: int, line: bytes, idempotency_key: str | None) -> Submission | Problem:
     try:
         command = from_json(line, allow_inf_nan=False)
     except ValueError as error:
         return Problem(0, {"code": "malformed", "detail": f"The line is not JSON: {error}"})
     if not isinstance(command, dict):
         return Problem(0, {"code": "malformed", "detail": "The line is not a JSON object."})
-    return cast("Submission", command if key is None else {"idempotency_key": f"{key}:{number}", **command})
+    return cast(
+        "Submission",
+        command if idempotency_key is None else {"idempotency_key": f"{idempotency_key}:{number}", **command},
+    )

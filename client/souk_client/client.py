@@ -1,8 +1,8 @@
-"""The client: commands go in once, however often they must be sent; what came of them comes out.
+"""The client: a command happens once, however often it must be sent, and its outcome comes back.
 
-A command that is given no idempotency key gets one, and keeps it however often it is sent; so what got no answer is
-simply sent again. So is what the API refuses for now, when it asks for that, until `patience` seconds are over. What
-could take effect twice is never repeated.
+A command without an idempotency key gets one, a random UUID, and keeps it however often it is sent; so the client
+simply sends again what got no answer, and what the API refuses for now (429, 502, 503, 504), until its patience is
+over. What could take effect twice is never sent again.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from uuid import UUID, uuid4
 
 from pydantic_core import to_json
 
-from api.client.answers import Answer, Event, Receipt
-from api.client.errors import Problem, SoukError, Unreachable
-from api.client.retries import attempts
-from api.client.streams import Streams
-from api.client.transport import HttpxTransport, Transport
+from souk_client.answers import Answer, Event, Receipt
+from souk_client.errors import Problem, SoukError, Unreachable
+from souk_client.retries import Retries
+from souk_client.streams import Streams
+from souk_client.transport import HttpxTransport, Transport
 
 WAIT_MAX_SECONDS = 30
-"""The API waits no longer at a time; who wants to wait longer asks again."""
+"""The longest that the API waits at a time; for more the client asks again."""
 ANSWER_SECONDS = 30.0
 """How long an answer may take, beyond what it was asked to wait."""
 BODY_COMMANDS, BODY_BYTES = 1_000, 900_000
@@ -35,11 +35,11 @@ COMMANDS, BATCH = "/v1/commands", "/v1/commands/batch"
 CONFLICT = 409
 
 Outcome = Receipt | Problem | Unreachable
-"""What came of one command of many."""
+"""What came of one command of many: a receipt, or the error in its place."""
 
 
 class Submission(TypedDict, total=False):
-    """A command as submit_many takes it."""
+    """A command as submit_many takes it. The names are the options of Client.submit."""
 
     kind: Required[str]
     payload: Required[Mapping[str, Any]]
@@ -50,20 +50,26 @@ class Submission(TypedDict, total=False):
 
 
 class Client:
-    """Speaks to the API at `url` with an API key; `async with` closes its connections.
+    """Speaks to the API at `url`, like "http://127.0.0.1:8000", with the API key `key`; `async with` closes it.
 
-    Raises ValueError for an address or a key that cannot be one. Methods raise Problem for a refusal, and Unreachable
-    when no answer comes for `patience` seconds. Requests go over `transport`, streams always over httpx.
+    `patience` is for how many seconds a request is sent again that gets no answer or is refused for now. By default
+    it is 60, but 2 until a connection was made for the first time, so that a wrong address is told soon. Requests
+    travel over `transport`, by default httpx; streams always travel over httpx.
+
+    Raises ValueError for an address or a key that cannot be one. Methods raise Problem when the API refuses a request,
+    Unreachable when no answer comes, and NoConnection, an Unreachable, when no connection can be made.
     """
 
-    def __init__(self, url: str, key: str, *, transport: Transport | None = None, patience: float = 60.0) -> None:
+    def __init__(
+        self, url: str, key: str, *, transport: Transport | None = None, patience: float | None = None
+    ) -> None:
         if not key.isascii() or not key.isprintable():
             raise ValueError("the key has characters that no key has")
         self.url = url.rstrip("/")
-        self.patience = patience
         self._headers = {"Authorization": f"Bearer {key}"}
         self._transport = transport or HttpxTransport(self.url)
-        self._streams = Streams(self.url, self._headers, patience)
+        self._retries = Retries(patience)
+        self._streams = Streams(self.url, self._headers, self._retries)
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,6 +78,7 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
+        """Closes all connections."""
         await self._streams.aclose()
         await self._transport.aclose()
 
@@ -83,23 +90,31 @@ class Client:
         payload: Mapping[str, Any] | None = None,
         *,
         actor: int | None = None,
-        key: str | None = None,
+        idempotency_key: str | None = None,
         wait: float = 0.0,
         run_at: datetime | str | None = None,
         not_after: datetime | str | None = None,
         **fields: Any,
     ) -> Receipt:
-        """Submit a command, its payload as a mapping or as fields; waits up to `wait` seconds for the outcome.
+        """Submits a command and waits up to `wait` seconds for its outcome.
 
-        A refusal by the rules is an outcome, and is not raised; see Receipt.raise_for_outcome. Once the command is
-        accepted nothing is raised: the receipt tells what is known of it by then.
+        The payload is a mapping, keyword arguments, or both; a field named like an option goes into the mapping.
+        `actor` is the user in whose name it is sent. A command that was sent with the same `idempotency_key` before
+        does not happen again; its receipt is returned. `run_at` is when to execute it, and `not_after` when it expires
+        if it was not executed: aware datetimes, or texts like "2030-01-01T00:00:00Z".
+
+        A rejection by the rules is an outcome and is not raised; see Receipt.raise_for_outcome. Raises Problem or
+        Unreachable only as long as the command is not known to be accepted, and TypeError for a field given twice.
         """
+        if twice := fields.keys() & (payload or {}).keys():
+            message = f"in the payload and as a keyword argument: {', '.join(sorted(twice))}"
+            raise TypeError(message)
         body = _body(
             {
                 "kind": kind,
                 "payload": {**(payload or {}), **fields},
                 "actor": actor,
-                "idempotency_key": key,
+                "idempotency_key": idempotency_key,
                 "run_at": run_at,
                 "not_after": not_after,
             }
@@ -111,10 +126,11 @@ class Client:
     async def submit_many(
         self, commands: Iterable[Submission], *, actor: int | None = None, wait: float = 0.0
     ) -> list[Outcome]:
-        """Submit commands in order, in bodies as large as the API takes; what came of each is in its place.
+        """Submits commands in order, up to 1,000 in a request, and returns what came of each in its place.
 
-        Nothing is raised: a command that was refused, or could not be sent, harms no other. Each body waits up to
-        `wait` seconds for its outcomes, and only then the next one is sent.
+        `actor` is that of the commands that name none. After each request, up to `wait` seconds are spent on its
+        outcomes before the next one is sent. No SoukError is raised: a command that was refused has a Problem in its
+        place, one that got no answer an Unreachable, and neither harms the others.
         """
         given = ({"actor": actor, **command} for command in commands)
         outcomes: list[Outcome] = []
@@ -123,17 +139,24 @@ class Client:
         return outcomes
 
     async def wait(self, command: Receipt | UUID | str, seconds: float) -> Receipt:
-        """The receipt of a command, final if it becomes so within the time."""
+        """Returns the receipt of a command, given by its id or a receipt; final if it becomes so within `seconds`.
+
+        Raises Problem, say 404 `not_found`, and Unreachable.
+        """
         until = monotonic() + seconds
         if isinstance(command, Receipt):
             return await self._wait(command, until)
         return await self._wait(await self._look(command, seconds), until)
 
     async def get(self, command_id: UUID | str) -> Receipt:
+        """Returns the receipt of a command as it is now. Raises Problem, say 404 `not_found`, and Unreachable."""
         return await self._look(command_id, 0.0)
 
     async def cancel(self, command_id: UUID | str) -> Receipt:
-        """Cancel a command unless it was executed; its receipt, whose status tells which."""
+        """Cancels a command unless it is final already, and returns its receipt: its `status` tells which.
+
+        Raises Problem, say 404 `not_found`, and Unreachable.
+        """
         try:
             answer = await self.call("DELETE", f"{COMMANDS}/{_segment(command_id)}", safe=True)
             return Receipt.of(answer.json())
@@ -143,14 +166,20 @@ class Client:
             raise
 
     async def commands(self, **filters: Any) -> AsyncIterator[Receipt]:
-        """One's own commands, newest first, by `status`, `kind`, `asset`, `actor`."""
+        """Yields the receipts of one's own commands, newest first.
+
+        Filters are `status`, `kind`, `asset` and `actor`. Raises Problem for a filter that is none, and Unreachable.
+        """
         async for raw in self.pages(COMMANDS, **filters):
             yield Receipt.of(raw)
 
     # -- streams
 
     async def stream(self, command_id: UUID | str) -> AsyncIterator[Receipt]:
-        """The receipts of a command as it goes on; the last one is final. Reconnects by itself."""
+        """Yields the receipts of a command, one for each change; the last one is final. Reconnects by itself.
+
+        Raises Problem, say 404 `not_found`, and Unreachable when no connection can be had until patience is over.
+        """
         last: Receipt | None = None
         async for message in self._streams.messages(f"{COMMANDS}/{_segment(command_id)}/stream"):
             receipt = Receipt.of(message)
@@ -161,7 +190,11 @@ class Client:
             last = receipt
 
     async def events(self, *topics: str, after: str | None = None) -> AsyncIterator[Event]:
-        """Events of the topics, each once and in order: from now on, or after the event of that id. Endless."""
+        """Yields the events of topics like "market" and "nft:17", each once and in order, without end.
+
+        They begin now, or after the event whose id is `after`. Reconnects by itself, without a gap. Raises Problem, say
+        for a topic that is none, and Unreachable when no connection can be had until patience is over.
+        """
         path = f"/v1/events?{urlencode({'topic': topics}, doseq=True)}"
         async for message in self._streams.messages(path, after):
             yield Event.of(message)
@@ -169,11 +202,17 @@ class Client:
     # -- anything else
 
     async def read(self, path: str, **params: Any) -> Any:
-        """The JSON of a read, like `read("/v1/listings", limit=5)`. Parameters that are None are left out."""
+        """Returns the JSON of any read, like `read("/v1/listings", limit=5)`; parameters that are None are left out.
+
+        Raises Problem and Unreachable.
+        """
         return (await self.call("GET", _with_query(path, params), safe=True)).json()
 
     async def pages(self, path: str, **params: Any) -> AsyncIterator[Any]:
-        """The items of a list, page after page."""
+        """Yields the items of a list like "/v1/listings", page after page, 100 at a time unless `limit` says otherwise.
+
+        Raises Problem and Unreachable.
+        """
         cursor: str | None = None
         while True:
             page = await self.read(path, **{"limit": 100, **params, "cursor": cursor})
@@ -193,16 +232,17 @@ class Client:
         safe: bool = False,
         wait: float = 0.0,
     ) -> Answer:
-        """A request, until it is answered with what was asked for. Raises Problem and Unreachable.
+        """Sends any request, and returns its answer when it is no refusal. A body is JSON.
 
-        Only what is `safe` to happen twice is sent again. `wait` is how long the answer was asked to wait.
+        It is sent again, until patience is over, only when it is `safe` to happen twice. `wait` is how many seconds the
+        API was asked to wait before it answers. Raises Problem and Unreachable.
         """
-        async for attempt in attempts(self.patience if safe else 0.0):
+        seconds = ANSWER_SECONDS + min(wait, WAIT_MAX_SECONDS)
+        if not safe:
+            return _accepted(await self.request(method, path, body, headers, seconds))
+        async for attempt in self._retries.attempts():
             with attempt:
-                answer = await self.request(method, path, body, headers, ANSWER_SECONDS + min(wait, WAIT_MAX_SECONDS))
-                if answer.status >= 400:  # noqa: PLR2004
-                    raise answer.problem()
-                return answer
+                return _accepted(await self.request(method, path, body, headers, seconds))
         raise AssertionError("unreachable: the last attempt raises")
 
     async def request(
@@ -213,11 +253,16 @@ class Client:
         headers: Mapping[str, str] = MappingProxyType({}),
         timeout_seconds: float = ANSWER_SECONDS,
     ) -> Answer:
-        """One request, sent once, and its answer, whatever it is. A body is JSON. Raises Unreachable."""
+        """Sends any request, once, and returns its answer, whatever it is. A body is JSON.
+
+        Raises Unreachable when no whole answer comes within `timeout_seconds`.
+        """
         lines = {**self._headers, **headers}
         if body:
             lines["Content-Type"] = "application/json"
-        return await self._transport.request(method, path, body, lines, timeout_seconds)
+        answer = await self._transport.request(method, path, body, lines, timeout_seconds)
+        self._retries.reached = True
+        return answer
 
     # -- inside
 
@@ -233,12 +278,12 @@ class Client:
         return receipt
 
     async def _submit_bodies(self, bodies: Sequence[bytes], wait: float) -> list[Outcome]:
-        """Sends all, again those that were refused for now, and waits for those that were accepted."""
+        """Sends all, sends again those that were refused for now, and waits for those that were accepted."""
         until = monotonic() + wait
         outcomes: dict[int, Outcome] = {}
         left = list(range(len(bodies)))
         try:
-            async for attempt in attempts(self.patience):
+            async for attempt in self._retries.attempts():
                 with attempt:
                     try:
                         body = batch([bodies[place] for place in left])
@@ -262,7 +307,7 @@ class Client:
         return await asyncio.gather(*(followed(outcomes[place]) for place in range(len(bodies))))
 
     async def _follow(self, receipt: Receipt, until: float) -> Receipt:
-        """The receipt, final if that can be learnt within the time."""
+        """Returns the receipt, final if that can be learnt within the time."""
         try:
             return await self._wait(receipt, until)
         except (Problem, Unreachable):
@@ -270,23 +315,23 @@ class Client:
 
 
 def batch(bodies: Iterable[bytes]) -> bytes:
-    """The body that submits commands, each JSON already, together."""
+    """Returns the body that submits commands, each JSON already, together."""
     return b'{"commands":[' + b",".join(bodies) + b"]}"
 
 
 def prefer(wait: float) -> Mapping[str, str]:
-    """The header that asks a submission to wait for its outcome."""
-    return {"Prefer": f"wait={min(ceil(wait), WAIT_MAX_SECONDS)}"} if wait > 0 else {}
+    """Returns the header that asks a submission to wait for its outcome."""
+    return {"Prefer": f"wait={ceil(min(wait, WAIT_MAX_SECONDS))}"} if wait > 0 else {}
 
 
 def _body(command: Mapping[str, Any]) -> bytes:
-    """The command on the wire, with a key if it had none."""
+    """Returns the command as JSON, with an idempotency key if it had none."""
     said = {name: value for name, value in command.items() if value is not None}
     return to_json({"idempotency_key": str(uuid4()), **said})
 
 
 def _packed(commands: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """In order, as many together as fit into a body."""
+    """Yields the commands in order, as many together as fit into a body."""
     bodies: list[bytes] = []
     size = 0
     for command in commands:
@@ -297,6 +342,12 @@ def _packed(commands: Iterable[bytes]) -> Iterator[list[bytes]]:
         size += len(command) + 1
     if bodies:
         yield bodies
+
+
+def _accepted(answer: Answer) -> Answer:
+    if answer.status >= 400:  # noqa: PLR2004
+        raise answer.problem()
+    return answer
 
 
 def _outcome(raw: Mapping[str, Any]) -> Receipt | Problem:

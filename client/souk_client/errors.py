@@ -3,26 +3,40 @@
 SoukError
 ├── Problem        the API says no: status, code, detail, errors
 ├── Unreachable    no whole answer came in time; whether the request took effect is unknown
+│   └── NoConnection   no connection could be made
 └── Unsuccessful   a command did not succeed; raised by Receipt.raise_for_outcome alone: a refusal is an outcome
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from souk_client.answers import Receipt
 
 LATER = frozenset({429, 502, 503, 504})
 """Statuses of problems that pass by themselves."""
 
 
 class SoukError(Exception):
-    """Any of them."""
+    """Any error of this client."""
 
 
 class Unreachable(SoukError):
-    """Refused, reset, cut short or out of time."""
+    """No whole answer came: the connection was reset, cut short or out of time. The text says why.
+
+    Whether the request took effect is unknown; a command that is sent again with its idempotency key happens once.
+    """
+
+
+class NoConnection(Unreachable):
+    """No connection could be made. The text names the address and says why."""
 
 
 class Problem(SoukError):
-    """An answer other than the one asked for (RFC 9457). `raw` is its whole object."""
+    """The API refused a request (RFC 9457), or whoever answered is no Souk.
+
+    `status` is the HTTP status, `code` is stable and for programs, `detail` is for people, `raw` is the whole object.
+    """
 
     def __init__(self, status: int, raw: Mapping[str, Any], retry_after: float = 0.0) -> None:
         self.status = status
@@ -30,9 +44,9 @@ class Problem(SoukError):
         self.code = str(raw.get("code", f"http_{status}"))
         self.detail = str(raw.get("detail", f"status {status}"))
         self.errors: Sequence[Mapping[str, str]] = raw.get("errors", ())
-        """Of a request that is not valid: `path` and `message` of each fault."""
+        """The `path` and `message` of each fault in a request that is not valid."""
         self.retry_after = retry_after
-        """Seconds after which to try again; 0 when the API does not say."""
+        """Seconds after which to try again; 0.0 when the API does not say."""
         super().__init__(status, raw, retry_after)
 
     def __str__(self) -> str:
@@ -47,9 +61,9 @@ class Problem(SoukError):
 
 
 class Unsuccessful(SoukError):
-    """A command is final and has not succeeded, or is not final yet."""
+    """A command is final and has not succeeded, or is not final yet. `receipt` is its Receipt."""
 
-    def __init__(self, receipt: Any) -> None:
+    def __init__(self, receipt: "Receipt") -> None:
         super().__init__(receipt)
         self.receipt = receipt
 

@@ -5,27 +5,36 @@ from typing import Protocol
 
 import httpx
 
-from api.client.answers import Answer
-from api.client.errors import Unreachable
+from souk_client.answers import Answer
+from souk_client.errors import NoConnection, Unreachable
 
 CONNECT_SECONDS = 5.0
 KEEP_OPEN = 100
 
 
 class Transport(Protocol):
-    """Carries one request to one origin, once."""
+    """Carries requests to one origin, each once."""
 
     async def request(
         self, method: str, path: str, body: bytes, headers: Mapping[str, str], timeout_seconds: float
     ) -> Answer:
-        """The whole answer, whatever its status. Raises Unreachable."""
+        """Returns the whole answer, whatever its status.
+
+        Raises Unreachable when none came within `timeout_seconds`, and NoConnection when no connection could be made.
+        """
         ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Closes all connections."""
+        ...
 
 
 class HttpxTransport:
-    """The usual one. `http` is a client of one's own, say with proxies or certificates; its base_url is replaced."""
+    """The usual transport.
+
+    `http` is an httpx client to use instead of a new one, say with proxies or certificates; its base_url is replaced.
+    Raises ValueError when `url` is not an http address.
+    """
 
     def __init__(self, url: str, http: httpx.AsyncClient | None = None) -> None:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=KEEP_OPEN)
@@ -40,14 +49,24 @@ class HttpxTransport:
     async def request(
         self, method: str, path: str, body: bytes, headers: Mapping[str, str], timeout_seconds: float
     ) -> Answer:
+        """Sends the request once, as Transport says."""
         timeout = httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS)
         try:
             response = await self._http.request(method, path, content=body, headers=headers, timeout=timeout)
         except (httpx.TransportError, AttributeError) as error:  # the latter from anyio: reset as it was connected
-            raise Unreachable(str(error) or type(error).__name__) from error
+            raise unreachable(error, self._http.base_url) from error
         return Answer(
             response.status_code, {name.lower(): value for name, value in response.headers.raw}, response.content
         )
 
     async def aclose(self) -> None:
+        """Closes all connections."""
         await self._http.aclose()
+
+
+def unreachable(error: Exception, url: object) -> Unreachable:
+    """Returns what the client raises when httpx could not bring a request to this address, or no answer back."""
+    why = str(error) or type(error).__name__
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return NoConnection(f"nothing answers at {url} ({why})")
+    return Unreachable(why)
