@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from api.pages import integer
 from api.problems import Problem
 from commands.command import BIGINT_MAX, KINDS, Command, Invalid
-from storage.journal.accept import Receipt
+from storage.journal.receipts import Receipt
 from storage.keys import Credential, Role, find_key, find_session, hash_of
 
 _REMEMBER_SECONDS = 1.0

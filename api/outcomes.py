@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Self
 from uuid import UUID
 
-from storage.journal.accept import Journal, Receipt
+from storage.journal.accept import Journal
+from storage.journal.receipts import Receipt
 
 _REREAD_SECONDS = 1.0
 """A notice may be lost: whatever is waited for is read this often."""

@@ -17,8 +17,9 @@ from api.submit import Submit
 from api.views.reads import page_schema
 from commands.command import KINDS, SYSTEM, Invalid, Sender
 from commands.outcome import Outcome, Status
-from storage.journal.accept import Journal, Receipt
+from storage.journal.accept import Journal
 from storage.journal.cancel import LOCK_SECONDS, cancel
+from storage.journal.receipts import Receipt
 from storage.keys import Credential, Role
 from storage.postgres.connection import is_weather
 from storage.redis.hints import Hints

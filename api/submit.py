@@ -32,7 +32,9 @@ from api.outcomes import Outcomes
 from api.problems import Problem, json_response, problem_of
 from commands.command import KINDS, PRINTABLE, USER, Invalid, UserId, decode
 from commands.outcome import Status
-from storage.journal.accept import Journal, Receipt, Submission, new_id, partition_of
+from storage.journal.accept import Journal
+from storage.journal.entry import Entry, Facts, new_id
+from storage.journal.receipts import Receipt
 from storage.keys import Credential, Role
 from storage.redis.hints import Hints
 from storage.sealing import NoSecretKey, Sealer
@@ -162,15 +164,15 @@ class Submit:
             raise Problem(413, "too_large", f"At most {self._settings.submission_batch_max} commands in a batch.")
         seconds = wait_seconds(request.headers, self._settings)
         read = [self._try_read(credential, item) for item in items]
-        accepted = iter(await self._accept([item for item in read if isinstance(item, Submission)], seconds))
-        answers = [next(accepted) if isinstance(item, Submission) else item for item in read]
+        accepted = iter(await self._accept([item for item in read if isinstance(item, Entry)], seconds))
+        answers = [next(accepted) if isinstance(item, Entry) else item for item in read]
         shown = [
             answer.as_json() if isinstance(answer, Receipt) else problem_of(answer).as_json() for answer in answers
         ]
         final = all(not isinstance(answer, Receipt) or answer.is_final for answer in answers)
         return _answer({"receipts": shown}, final=final, seconds=seconds, headers={})
 
-    async def _accept(self, submissions: list[Submission], seconds: float) -> Sequence[Receipt | Exception]:
+    async def _accept(self, submissions: list[Entry], seconds: float) -> Sequence[Receipt | Exception]:
         """The answers, with final receipts as far as there are any within the seconds. Raises Unavailable."""
         if not submissions:
             return []
@@ -192,14 +194,14 @@ class Submit:
             final |= {receipt.id: receipt._replace(replayed=True) for receipt in await self.wait(replays, left)}
         return [final.get(answer.id, answer) if isinstance(answer, Receipt) else answer for answer in answers]
 
-    async def _store(self, submissions: list[Submission]) -> Sequence[Receipt | Exception]:
+    async def _store(self, submissions: list[Entry]) -> Sequence[Receipt | Exception]:
         answers = await self._journal.accept(submissions)
         fresh = [answer for answer in answers if isinstance(answer, Receipt) and not answer.replayed]
         self._accepted(len(fresh))
         self._hints.enqueue([(new.partition, new.id) for new in fresh if new.status is Status.ACCEPTED])
         return answers
 
-    async def follow(self, submission: Submission) -> AsyncGenerator[Receipt]:
+    async def follow(self, submission: Entry) -> AsyncGenerator[Receipt]:
         """The receipt at its acceptance, then the final one when there is one; a drain ends the wait for it. Raises
         why the submission is refused."""
         with self._outcomes.expect([submission.id]) as expectation:
@@ -224,13 +226,13 @@ class Submit:
             final = await expectation.wait(seconds)
         return [final.get(receipt.id, receipt) for receipt in receipts]
 
-    def _try_read(self, credential: Credential, item: Any) -> Submission | Exception:
+    def _try_read(self, credential: Credential, item: Any) -> Entry | Exception:
         try:
             return self.read(credential, item)
         except (Invalid, Problem) as error:
             return error
 
-    def read(self, credential: Credential, item: Any, header_key: str | None = None) -> Submission:
+    def read(self, credential: Credential, item: Any, header_key: str | None = None) -> Entry:
         """The submission in a JSON value. Raises Invalid, and Problem 403."""
         if header_key is not None and isinstance(item, dict):
             if item.get("idempotency_key", header_key) != header_key:
@@ -255,26 +257,19 @@ class Submit:
         if credential.role is Role.USER and getattr(command, "user_id", actor) != actor:
             raise Problem(403, "forbidden", "The key is bound to another user.")
         try:
-            sealed = self._sealer.seal(command)
+            content = self._sealer.seal(command)
         except NoSecretKey as error:
             raise Problem(503, "unavailable", f"{kind.kind} is not offered here: {error}.") from None
-        command_id = new_id()
-        asset = command.asset(command_id, actor)
-        return Submission(
-            id=command_id,
-            kind=body.kind,
-            asset=asset,
-            partition=partition_of(asset, self._settings.partitions),
+        facts = Facts(
+            id=new_id(),
             actor=actor,
-            payload=sealed.payload,
             idempotency_key=body.idempotency_key,
-            fingerprint=sealed.fingerprint,
             run_at=body.run_at,
             not_after=body.not_after,
-            secrets=sealed.secrets,
             key_id=credential.id,
             notify=credential.notify,
         )
+        return Entry.of(command, facts, self._settings.partitions, content)
 
 
 async def read_json(request: Request, body_max_bytes: int) -> Any:

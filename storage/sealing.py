@@ -7,22 +7,13 @@ before the call that needs them, and erased when the request they feed, or the c
 
 import hmac
 from hashlib import sha256
-from typing import NamedTuple
 
 from cryptography.fernet import Fernet, InvalidToken
 from pydantic import SecretStr
 from pydantic_core import from_json, to_json
 
 from commands.command import SEALED, Command, secret_fields
-from storage.journal.accept import fingerprint_of
-
-ERASE = """
-UPDATE commands SET secrets = NULL
-WHERE secrets IS NOT NULL AND status IN ('succeeded', 'rejected', 'cancelled', 'expired')
-    AND NOT EXISTS (SELECT 1 FROM gateway_requests WHERE reference = commands.id AND closed_at IS NULL)
-"""
-"""A failed command keeps them: it may be run again."""
-
+from storage.journal.entry import Content
 
 _ANOTHER = "SOUK_SECRET_KEY is not the one that this was sealed under"
 
@@ -31,31 +22,23 @@ class NoSecretKey(Exception):
     """SOUK_SECRET_KEY is not set, or not the one that this was sealed under."""
 
 
-class Sealed(NamedTuple):
-    """What is stored of a command."""
-
-    payload: str
-    fingerprint: bytes
-    secrets: bytes | None
-
-
 class Sealer:
     """Seals and opens under the key of the installation."""
 
     def __init__(self, key: SecretStr | None) -> None:
         self._key = key
 
-    def seal(self, command: Command) -> Sealed:
-        """Raises NoSecretKey when the command has secrets and there is no key."""
-        payload = command.model_dump_json()
+    def seal(self, command: Command) -> Content:
+        """Returns what is stored of the command. Raises NoSecretKey when it has secrets and there is no key."""
         names = secret_fields(type(command))
         if not names:
-            return Sealed(payload, fingerprint_of(command.kind, payload), None)
+            return Content.of(command)
+        payload = command.model_dump_json()
         secrets = {name: value for name in names if (value := getattr(command, name)) is not None}
         # Whoever reads the journal could find a short code by trying all, were the key not part of its fingerprint.
         fingerprint = hmac.digest(self._secret_key(), f"{command.kind}\n{payload}".encode(), sha256)[:16]
         shown = command.model_copy(update=dict.fromkeys(secrets, SEALED)).model_dump_json()
-        return Sealed(shown, fingerprint, Fernet(self._secret_key()).encrypt(to_json(secrets)))
+        return Content(shown, fingerprint, Fernet(self._secret_key()).encrypt(to_json(secrets)))
 
     def open(self, secrets: bytes) -> dict[str, str]:
         """The secret fields by name. Raises NoSecretKey."""

@@ -17,14 +17,15 @@ from commands.decide import decide_all
 from commands.document import STORED, Row
 from commands.nft.items import GiftLock
 from commands.outcome import Outcome
-from storage.journal.accept import fingerprint_of, partition_of
-from storage.journal.unit_of_work import Entry, UnitOfWork
+from storage.journal.entry import fingerprint_of, partition_of
+from storage.journal.promote import promotion
+from storage.journal.unit_of_work import UnitOfWork
 from storage.postgres.connection import Connection
 from storage.settings import Settings
 from tests.commands import acts
 from tests.commands.side_by_side import OPENED_SECONDS, SideBySide, command_of
 from tests.commands.world import START
-from workers.services.timers import _DUE_MAX, promotion
+from workers.services.timers import _DUE_MAX
 
 SECONDS = (0, 0, 1, 130, 400, 3_600, 90_000)
 JOURNAL = (
@@ -171,8 +172,8 @@ class Chronicle:
     async def records(self) -> dict[str, list[tuple[Any, ...]]]:
         """Everything that only grows, in its order, but for the journal; and the platform's accounts."""
         rows = {"platform": await self._lane.fetch("SELECT * FROM accounts WHERE id < 0 ORDER BY id")}
-        for kind, stored in STORED.items():
-            if not stored.key and kind is not Entry:
+        for stored in STORED.values():
+            if not stored.key:
                 fields = (*stored.fields, *([stored.moment] if stored.moment else []))
                 order = "id" if stored.table in ("postings", "events") else ", ".join(fields)
                 statement = f"SELECT {', '.join(fields)} FROM {stored.table} ORDER BY {order}"

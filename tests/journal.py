@@ -4,7 +4,9 @@ from datetime import datetime
 from typing import Any
 
 from commands.command import KINDS
-from storage.journal.accept import Journal, Receipt, Submission, fingerprint_of, new_id, partition_of
+from storage.journal.accept import Journal
+from storage.journal.entry import Entry, Facts, new_id
+from storage.journal.receipts import Receipt
 from storage.settings import Settings
 
 
@@ -15,25 +17,11 @@ def submission(
     key: str | None = None,
     run_at: datetime | None = None,
     not_after: datetime | None = None,
-) -> Submission:
+) -> Entry:
     """What the API makes of a body like those of tests.market."""
     command = KINDS[body["kind"]].model_validate(body["payload"])
-    actor = body.get("actor")
-    command_id = new_id()
-    payload = command.model_dump_json()
-    asset = command.asset(command_id, actor)
-    return Submission(
-        command_id,
-        body["kind"],
-        asset,
-        partition_of(asset, settings.partitions),
-        actor,
-        payload,
-        key,
-        fingerprint_of(body["kind"], payload),
-        run_at,
-        not_after,
-    )
+    facts = Facts(new_id(), body.get("actor"), key, run_at, not_after)
+    return Entry.of(command, facts, settings.partitions)
 
 
 async def accept(journal: Journal, settings: Settings, *bodies: dict[str, Any]) -> list[Receipt]:

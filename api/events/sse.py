@@ -30,7 +30,8 @@ from api.pages import LIMIT_DEFAULT, LIMIT_MAX, TIME, UUID_TEXT, integer, requir
 from api.problems import Problem, json_response, not_found
 from commands.command import Invalid
 from storage.feed import Cursor, StoredEvent
-from storage.journal.accept import Journal, Receipt
+from storage.journal.accept import Journal
+from storage.journal.receipts import Receipt
 from storage.postgres.connection import is_weather
 
 BEAT_SECONDS = 15.0

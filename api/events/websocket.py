@@ -26,7 +26,7 @@ from api.problems import Problem, problem_of
 from api.submit import Submit
 from commands.command import Invalid
 from storage.feed import Cursor
-from storage.journal.accept import Submission
+from storage.journal.entry import Entry
 from storage.keys import Credential
 from storage.postgres.connection import is_weather
 
@@ -216,7 +216,7 @@ class _Connection:
             case PingRequest():
                 await self._send({"type": "pong", "id": request.id, "position": self._position()})
 
-    async def _follow(self, request_id: RequestId, submission: Submission) -> None:
+    async def _follow(self, request_id: RequestId, submission: Entry) -> None:
         """Tell of a command twice: that it is accepted, and what came of it."""
         answered = False
         try:

@@ -17,7 +17,9 @@ import asyncpg
 from pydantic_core import from_json, to_json
 
 from storage.gateway.bridge import Answer, Call, Outcome, command_of
-from storage.journal.accept import Journal, Receipt, Submission, fingerprint_of, new_id, partition_of
+from storage.journal.accept import Journal
+from storage.journal.entry import Entry, Facts, new_id
+from storage.journal.receipts import Receipt
 from storage.postgres.connection import Connection, Line
 from storage.settings import Settings
 
@@ -166,15 +168,9 @@ class Sandbox:
         if answers is None:
             return
         command = command_of(answers, from_json(names), answer)
-        command_id, payload = new_id(), command.model_dump_json()
-        asset = command.asset(command_id, None)
-        partition = partition_of(asset, self._settings.partitions)
-        fingerprint = fingerprint_of(command.kind, payload)
         journal = Journal(self._settings)
         try:
-            [receipt] = await journal.accept(
-                [Submission(command_id, command.kind, asset, partition, None, payload, None, fingerprint, None, None)]
-            )
+            [receipt] = await journal.accept([Entry.of(command, Facts(new_id()), self._settings.partitions)])
         finally:
             await journal.close()
         if not isinstance(receipt, Receipt):

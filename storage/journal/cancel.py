@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from commands.outcome import Status
-from storage.journal.unit_of_work import finished_event
+from storage.journal.changes import finished_event
 
 LOCK_SECONDS = 5
 """How long a batch under way is waited for."""

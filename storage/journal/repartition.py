@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from storage.journal.accept import partition_of
+from storage.journal.entry import partition_of
 from storage.postgres.arrays import argument
 from storage.redis.queue import Queue, connect_redis
 from storage.settings import Settings

@@ -20,23 +20,21 @@ from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, cast
+from typing import Any, Self, cast
 from uuid import UUID
 
 import asyncpg
-from pydantic_core import to_json
-from sqlalchemy.dialects import postgresql
 
-from commands.book import Account, Book, Event, FollowUp, Posting
+from commands.book import Account, Book
 from commands.command import Command, Envelope, Invalid, Unreadable, decode
 from commands.decide import touches
-from commands.document import RECENT_SECONDS, STORED, Row, Scope, record
+from commands.document import RECENT_SECONDS, STORED, Row, Scope
 from commands.outcome import Outcome, Status
-from storage.journal.accept import fingerprint_of, partition_of
-from storage.postgres.arrays import argument, parameter
+from storage.journal.changes import changes_of, entries_of, finished_event, platform_changes, write_of
+from storage.postgres.arrays import arguments, parameters
 from storage.postgres.connection import Connection
 from storage.settings import Settings
-from storage.tables import metadata
+from storage.tables.base import array_types
 
 CLAIM = """
 SELECT c.id, c.seq, c.asset, c.partition, c.actor, c.kind, c.payload, c.accepted_at, c.not_after,
@@ -50,55 +48,17 @@ CROSS JOIN LATERAL (
 ORDER BY c.seq
 """
 
-_OUTCOMES = """
-UPDATE commands SET status = v.status, result = v.result, rejection = v.rejection, error = v.error,
-    finished_at = $1::timestamptz
-FROM unnest({}) AS v(id, status, result, rejection, error)
-WHERE commands.id = v.id AND commands.finished_at IS NULL
-"""
-# Not `status = 'accepted'`: that would let the planner scan the index of all that waits.
-_OUTCOME_TYPES = ("uuid[]", "text[]", "json[]", "json[]", "text[]")
-
 _SCOPES = {
     Scope.ALL: "",
     Scope.OPEN: " AND {table}.closed_at IS NULL",
     Scope.RECENT: f" AND {{table}}.opened_at > clock_timestamp() - interval '{RECENT_SECONDS} seconds'",
 }
 
-# unnest() flattens arrays of arrays, so an event's topics travel as one text.
-_TOPICS_SEPARATOR = "\x1f"
-
-
 _UNANSWERED = (asyncpg.InterfaceError, OSError, TimeoutError)
 
 
 class Fenced(Exception):
     """The lease on a partition has passed to another worker; nothing was done."""
-
-
-@record("commands")
-class Entry(NamedTuple):
-    """A row of the journal that a command wrote."""
-
-    id: UUID
-    kind: str
-    asset: str
-    partition: int
-    payload: str
-    status: Status
-    fingerprint: bytes
-    accepted_at: datetime | None
-    run_at: datetime | None
-
-
-def finished_event(command_id: UUID, kind: str, status: Status, key_id: str) -> Event:
-    """What tells the credential that submitted a command of its end."""
-    return Event(
-        command_id,
-        "command.finished",
-        (f"commands:{key_id}",),
-        {"id": str(command_id), "kind": kind, "status": status},
-    )
 
 
 class UnitOfWork:
@@ -175,8 +135,7 @@ class UnitOfWork:
     async def _load(self, book: Book, document: type[Row], column: str | None, values: set[Hashable]) -> None:
         columns = STORED[document].key if column is None else (column,)
         given = [list(values)] if len(columns) == 1 else zip(*cast("Any", values), strict=True)
-        types = _array_types(STORED[document].table, columns)
-        arrays = (argument(kind, column) for kind, column in zip(types, given, strict=True))
+        arrays = arguments(array_types(STORED[document].table, columns), given)
         make = cast("Any", document)._make
         rows = [make(row) for row in await self._fetch(_select(document, columns), *arrays)]
         if column is None:
@@ -186,65 +145,21 @@ class UnitOfWork:
 
     async def write(self, book: Book, outcomes: Mapping[UUID, Outcome]) -> None:
         """Write the book's changes and records, and the outcome of each command."""
-        inserted: defaultdict[type[Row], list[Row]] = defaultdict(list)
-        updated: defaultdict[type[Row], list[tuple[Row, Row]]] = defaultdict(list)
-        deleted: defaultdict[type[Row], list[Row]] = defaultdict(list)
-        for document, before, now in book.changes():
-            if before is None and now is not None:
-                inserted[document].append(now)
-            elif before is not None and now is not None:
-                updated[document].append((before, now))
-            elif before is not None:
-                deleted[document].append(before)
-        for row in book.records:
-            if isinstance(row, FollowUp):
-                inserted[Entry].append(self._entry(row, book.now))
-                continue
-            inserted[type(row)].append(_as_row(row))
-            if isinstance(row, Posting):
-                self._add_platform(row)
-        for id_, (key_id, name) in self._told.items():
-            if id_ in outcomes:
-                inserted[Event].append(_as_row(finished_event(id_, name, outcomes[id_].status, key_id)))
-        pieces = [_Piece("insert", kind, STORED[kind].fields) for kind in inserted]
-        pieces += [_Piece("update", kind, _changed(kind, pairs)) for kind, pairs in updated.items()]
-        pieces += [_Piece("delete", kind, STORED[kind].key) for kind in deleted]
-        pieces.sort(key=lambda piece: (STORED[piece.kind].table, _OPERATIONS.index(piece.operation)))
-        arguments: list[Any] = [book.now]
-        for piece in pieces:
-            if piece.operation == "update":
-                arguments += piece.arguments([now for _, now in updated[piece.kind]])
-            else:
-                arguments += piece.arguments((inserted if piece.operation == "insert" else deleted)[piece.kind])
-        outcome_rows = [_outcome_row(id_, outcome) for id_, outcome in outcomes.items()]
-        arguments += [
-            argument(kind, column) for kind, column in zip(_OUTCOME_TYPES, zip(*outcome_rows, strict=True), strict=True)
+        entries = entries_of(book, self._settings.partitions)
+        endings = [
+            finished_event(command_id, kind, outcomes[command_id].status, key_id)
+            for command_id, (key_id, kind) in self._told.items()
+            if command_id in outcomes
         ]
-        self.round_trips += 1
-        tag = await self._connection.execute(_write_statement(tuple(pieces)), *arguments)
+        self.follow_ups += [
+            (entry.partition, entry.id) for entry in entries if entry.status_at(book.now) is Status.ACCEPTED
+        ]
+        self._platform_nano.update(platform_changes(book))
+        write = write_of(changes_of(book, entries, endings), outcomes, book.now)
+        tag = await self._execute(write.statement, *write.arguments)
         if tag != f"UPDATE {len(outcomes)}":
             message = f"{len(outcomes)} outcomes to write, but the journal said {tag}"
             raise RuntimeError(message)
-
-    def _add_platform(self, posting: Posting) -> None:
-        """The platform's accounts are not in the book: their changes are added up, for the commit."""
-        if posting.debit_account < 0:
-            self._platform_nano[posting.debit_account] -= posting.amount_nano
-        if posting.credit_account < 0:
-            self._platform_nano[posting.credit_account] += posting.amount_nano
-
-    def _entry(self, follow_up: FollowUp, now: datetime) -> Entry:
-        command = follow_up.command
-        payload, asset = command.model_dump_json(), command.asset(follow_up.id, None)
-        partition = partition_of(asset, self._settings.partitions)
-        later = follow_up.run_at is not None and follow_up.run_at > now
-        status, accepted_at = (Status.SCHEDULED, None) if later else (Status.ACCEPTED, now)
-        fingerprint = fingerprint_of(command.kind, payload)
-        if not later:
-            self.follow_ups.append((partition, follow_up.id))
-        return Entry(
-            follow_up.id, command.kind, asset, partition, payload, status, fingerprint, accepted_at, follow_up.run_at
-        )
 
     async def commit(self) -> None:
         updates = (
@@ -255,9 +170,9 @@ class UnitOfWork:
         await self._execute("".join(updates) + "COMMIT")
         self._committed = True
 
-    async def _execute(self, script: str) -> str:
+    async def _execute(self, script: str, *arguments: Any) -> str:
         self.round_trips += 1
-        return await self._connection.execute(script)
+        return await self._connection.execute(script, *arguments)
 
     async def _fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         self.round_trips += 1
@@ -271,116 +186,19 @@ def _read(kind: str, payload: str) -> Command:
         return Unreadable(reason=str(error))
 
 
-def _as_row(row: Row) -> tuple[Any, ...]:
-    if isinstance(row, Event):
-        topics = _TOPICS_SEPARATOR.join(row.topics)
-        return row.command_id, row.name, topics, to_json(row.fields).decode()
-    return row
-
-
-def _outcome_row(command_id: UUID, outcome: Outcome) -> tuple[UUID, str, str | None, str | None, str | None]:
-    return (
-        command_id,
-        outcome.status,
-        None if outcome.result is None else to_json(outcome.result).decode(),
-        None if outcome.rejection is None else to_json(outcome.rejection).decode(),
-        outcome.error,
-    )
-
-
-@cache
-def _array_types(table: str, columns: tuple[str, ...]) -> tuple[str, ...]:
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    types = (metadata.tables[table].columns[column].type.compile(dialect) for column in columns)
-    return tuple("text[]" if name.endswith("[]") else f"{name}[]" for name in types)
-
-
-def _parameters(types: Sequence[str], first: int) -> str:
-    return ", ".join(parameter(number, array_type) for number, array_type in enumerate(types, first))
-
-
-_OPERATIONS = ("delete", "update", "insert")
-
-
-class _Piece(NamedTuple):
-    """A part of the write: the columns `fields` of new or changed rows of one type."""
-
-    operation: Literal["insert", "update", "delete"]
-    kind: type[Row]
-    fields: tuple[str, ...]
-
-    def types(self) -> tuple[str, ...]:
-        return _array_types(STORED[self.kind].table, self.fields)
-
-    def arguments(self, rows: Sequence[Row]) -> list[Any]:
-        """One argument a column."""
-        positions = [STORED[self.kind].fields.index(field) for field in self.fields]
-        columns = ([row[position] for row in rows] for position in positions)
-        return [argument(array_type, column) for array_type, column in zip(self.types(), columns, strict=True)]
-
-
-def _changed(kind: type[Row], pairs: Sequence[tuple[Row, Row]]) -> tuple[str, ...]:
-    """The key, and the columns that differ in any of the (before, now) pairs: others need not travel."""
-    stored = STORED[kind]
-    return tuple(
-        field
-        for position, field in enumerate(stored.fields)
-        if field in stored.key or any(before[position] != now[position] for before, now in pairs)
-    )
-
-
 @cache
 def _select(document: type[Row], by: tuple[str, ...]) -> str:
     """SELECT the documents whose columns `by` have the values given as one array a column, in the order of the key."""
     stored = STORED[document]
     table = stored.table
-    types = _array_types(table, by)
+    types = array_types(table, by)
     columns = ", ".join(f"{table}.{field}" for field in stored.fields)
     order = ", ".join(f"{table}.{column}" for column in stored.key)
     lock = f" FOR UPDATE OF {table}" if stored.locked else ""
     if len(by) == 1:
         scope = _SCOPES[stored.indexes.get(by[0], Scope.ALL)].format(table=table)
-        source = f"{table} WHERE {table}.{by[0]} = ANY({_parameters(types, 1)}){scope}"
+        source = f"{table} WHERE {table}.{by[0]} = ANY({parameters(types)}){scope}"
     else:
         keys = ", ".join(by)
-        source = f"unnest({_parameters(types, 1)}) AS wanted({keys}) JOIN {table} USING ({keys})"
+        source = f"unnest({parameters(types)}) AS wanted({keys}) JOIN {table} USING ({keys})"
     return f"SELECT {columns} FROM {source} ORDER BY {order}{lock}"  # noqa: S608 - names of our own tables
-
-
-@cache
-def _write_statement(pieces: tuple[_Piece, ...]) -> str:
-    """One statement for all pieces of a batch, in the order given; outcomes last.
-
-    $1 is the time of the batch.
-    """
-    parts: list[str] = []
-    made: defaultdict[str, list[str]] = defaultdict(list)
-    first = 2
-    for piece in pieces:
-        stored = STORED[piece.kind]
-        table, fields, key = stored.table, piece.fields, stored.key
-        types = piece.types()
-        source = f"unnest({_parameters(types, first)}) AS v({', '.join(fields)})"
-        match = " AND ".join(f"{table}.{column} = v.{column}" for column in key)
-        first += len(types)
-        if piece.operation == "insert":
-            values = ", ".join(
-                f"string_to_array(v.{field}, E'\\x1f')" if field == "topics" else f"v.{field}" for field in fields
-            )
-            moment, now = (f", {stored.moment}", ", $1::timestamptz") if stored.moment else ("", "")
-            # What opens must find what closes gone from the unique indexes, and sub-statements run in no order but
-            # that in which they need each other.
-            after = " AND ".join(f"(SELECT count(*) FROM {name}) >= 0" for name in made[table]) or "true"  # noqa: S608
-            statement = (
-                f"INSERT INTO {table} ({', '.join(fields)}{moment}) SELECT {values}{now} FROM {source} WHERE {after}"  # noqa: S608
-            )
-        elif piece.operation == "delete":
-            statement = f"DELETE FROM {table} USING {source} WHERE {match} RETURNING 1"  # noqa: S608 - names of our own tables
-        else:
-            changes = ", ".join(f"{field} = v.{field}" for field in fields if field not in key)
-            statement = f"UPDATE {table} SET {changes} FROM {source} WHERE {match} RETURNING 1"  # noqa: S608
-        name = f"w{len(parts)}"
-        parts.append(f"{name} AS ({statement})")
-        made[table].append(name)
-    ctes = f"WITH {', '.join(parts)}" if parts else ""
-    return ctes + _OUTCOMES.format(_parameters(_OUTCOME_TYPES, first))

@@ -5,7 +5,7 @@ In PostgreSQL's own text form of an array, integers and texts cost a fifth of th
 Other types gain nothing and travel as they are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
@@ -41,3 +41,13 @@ def argument(array_type: str, values: Sequence[Any]) -> Any:
     """What is passed for such a parameter."""
     form = _FORMS.get(array_type)
     return values if form is None else form(values)
+
+
+def parameters(array_types: Sequence[str], first: int = 1) -> str:
+    """How a statement names its parameters for columns of these types, numbered from `first` on."""
+    return ", ".join(parameter(number, array_type) for number, array_type in enumerate(array_types, first))
+
+
+def arguments(array_types: Sequence[str], columns: Iterable[Sequence[Any]]) -> list[Any]:
+    """What is passed for such parameters: one argument a column."""
+    return [argument(array_type, column) for array_type, column in zip(array_types, columns, strict=True)]

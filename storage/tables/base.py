@@ -1,8 +1,10 @@
 """What all tables are made of."""
 
+from functools import cache
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, DateTime, Integer, MetaData, SmallInteger, Text, column, table, text
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import UserDefinedType
 
 metadata = MetaData(
@@ -44,3 +46,12 @@ def copied_traits() -> tuple[Column[Any], ...]:
 
 def opened_closed() -> tuple[Column[Any], Column[Any]]:
     return Column("opened_at", Moment, nullable=False), Column("closed_at", Moment)
+
+
+@cache
+def array_types(table: str, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the types of arrays that hold columns of a table, in PostgreSQL's words. What is an array itself travels
+    as text."""
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    types = (metadata.tables[table].columns[column].type.compile(dialect) for column in columns)
+    return tuple("text[]" if name.endswith("[]") else f"{name}[]" for name in types)

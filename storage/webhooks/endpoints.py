@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import INTERVAL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from storage.journal.accept import new_id
+from storage.journal.entry import new_id
 from storage.keys import Credential, Role
 from storage.settings import Settings
 from storage.tables import deliveries, webhooks

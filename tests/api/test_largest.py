@@ -11,6 +11,7 @@ from api.views import READS
 from api.views.reads import Audience
 from commands.users import memo_of
 from storage.audit import audit
+from storage.journal.promote import PROMOTE
 from storage.journal.retire import expire_keys, forget_calls, retire_commands
 from storage.postgres.connection import connect
 from tests.api.api import Api, running
@@ -18,7 +19,6 @@ from tests.api.bazaar import ADDRESS
 from tests.installation import Installer, connected
 from tests.largest import LARGEST
 from tests.market import buy, deposit, gift, receive, register, set_price
-from workers.services.timers import _PROMOTE
 from workers.services.turns import Turns
 
 SELLER, BUYER = 1, 2
@@ -103,7 +103,7 @@ async def test_everything_works_at_the_largest_values(installer: Installer) -> N
         due = await turns.look([], [])
         assert [claim.op for pair in due if (claim := await turns.claim(pair))] == ["ton.pay", "gift.transfer"]
         await turns.close()
-        assert await lane.fetch(_PROMOTE, 10) == []
+        assert await lane.fetch(PROMOTE, 10) == []
         kept = await api.count("idempotency_key IS NOT NULL")
         for upkeep in (expire_keys, retire_commands, forget_calls):
             assert (await upkeep(lane, settings)).changed == 0

@@ -12,7 +12,8 @@ from api import outcomes as outcomes_module
 from api.auth import Keyring
 from api.outcomes import Outcomes
 from api.submit import Submit
-from storage.journal.accept import Journal, Receipt
+from storage.journal.accept import Journal
+from storage.journal.receipts import Receipt
 from storage.postgres.connection import Connection, connect, engine
 from storage.redis.hints import Hints
 from storage.redis.queue import OUTCOMES_CHANNEL, Queue, connect_redis
@@ -217,7 +218,7 @@ async def test_a_database_that_does_not_answer_is_not_asked_again_meanwhile(
         async with lane.transaction():
             await lane.execute("LOCK TABLE commands IN ACCESS EXCLUSIVE MODE")
             assert await expectation.wait(0.5) == {}
-            assert len(journal._reads._waiting) <= 1
+            assert len(journal._receipts._reads._waiting) <= 1
         await execute({"settings": settings}, str(receipt.id))
         final = await expectation.wait(10)
     await end([looking])

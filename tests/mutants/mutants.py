@@ -161,16 +161,17 @@ MUTANTS = (
         (
             Patch(
                 "storage/journal/unit_of_work.py",
-                "        tag = await self._connection.execute(_write_statement(tuple(pieces)), *arguments)\n",
+                "        tag = await self._execute(write.statement, *write.arguments)\n",
                 """\
-        statement, own = _write_statement(tuple(pieces)), len(_OUTCOME_TYPES)
-        effects = statement[: statement.rindex("UPDATE commands SET status")]
-        await self._connection.execute(effects + "SELECT $1::timestamptz", *arguments[:-own])
+        alone = write_of([], outcomes, book.now)
+        effects = write.statement[: write.statement.rindex("UPDATE commands SET status")]
+        own = len(alone.arguments) - 1
+        await self._connection.execute(effects + "SELECT $1::timestamptz", *write.arguments[:-own])
         await self.commit()
         self._committed = False
         self._platform_nano.clear()
         await self._connection.execute("BEGIN")
-        tag = await self._connection.execute(_write_statement(()), book.now, *arguments[-own:])
+        tag = await self._connection.execute(alone.statement, *alone.arguments)
 """,
             ),
         ),
@@ -203,7 +204,7 @@ MUTANTS = (
     _log_failures(outcomes)
     claimed""",
             ),
-            Patch("storage/journal/unit_of_work.py", " AND commands.finished_at IS NULL\n", "\n"),
+            Patch("storage/journal/changes.py", " AND commands.finished_at IS NULL\n", "\n"),
         ),
         (f"{_COMMITS}test_what_was_committed_without_an_answer_is_not_done_again",),
     ),
@@ -340,7 +341,7 @@ MUTANTS = (
         # The order is one that SQL permits where none is asked for.
         (
             Patch(
-                "workers/services/timers.py",
+                "storage/journal/promote.py",
                 "SELECT id FROM due ORDER BY run_at, seq",
                 "SELECT id FROM due ORDER BY id",
             ),
@@ -354,7 +355,7 @@ MUTANTS = (
         "M16b",
         "the wait for another worker's timers",
         "Commands of an asset are executed before earlier ones of it are there to be seen.",
-        (Patch("workers/services/timers.py", "LIMIT $1 FOR UPDATE\n", "LIMIT $1 FOR UPDATE SKIP LOCKED\n"),),
+        (Patch("storage/journal/promote.py", "LIMIT $1 FOR UPDATE\n", "LIMIT $1 FOR UPDATE SKIP LOCKED\n"),),
         (f"{_TIMERS}test_a_worker_does_not_overtake_one_that_has_not_committed",),
     ),
     Mutant(

@@ -89,7 +89,7 @@ def end_orphan(state: State, world: World) -> Iterator[Step]:
 
 def promote(state: State, world: World) -> Iterator[Step]:
     """The database's clock says that the timer is due: whichever worker looks first has it accepted, and it takes its
-    place in the journal now (`workers/services/timers.py`)."""
+    place in the journal now (`storage/journal/promote.py`)."""
     promoted = accepted_timer(state)
     if promoted is not None:
         label = f"The timer {TIMER} is due: a worker has it accepted, and the bell rings."

@@ -6,7 +6,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from storage.journal.accept import Journal, Receipt, new_id
+from storage.journal.accept import Journal
+from storage.journal.entry import new_id
+from storage.journal.receipts import Receipt
 from storage.journal.redrive import Refused, failed, redrive
 from storage.journal.repartition import repartition
 from storage.postgres.connection import Connection, connect, engine

@@ -19,7 +19,7 @@ from commands.nft.items import GiftFacts
 from storage.embedded.stack import free_port
 from storage.gateway.bridge import ANSWER_MAX_BYTES, Answer, Bridge, Call, Outcome, command_of, signed
 from storage.gateway.sandbox import Fault, Sandbox, clear_faults, plausible, set_fault
-from storage.journal.accept import new_id
+from storage.journal.entry import new_id
 from storage.postgres.connection import Connection
 from storage.settings import Settings
 from tests.bridge import SECRET, ABridge, a_bridge

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from storage.embedded.servers import EmbeddedRedis
-from storage.journal.accept import new_id
+from storage.journal.entry import new_id
 from storage.redis.addresses import REDIS_SECONDS
 from storage.redis.hints import WAITING_MAX, Hints
 from storage.redis.queue import Queue, connect_redis

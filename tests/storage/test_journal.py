@@ -17,12 +17,10 @@ from storage.journal.accept import (
     Journal,
     KeyReused,
     Overloaded,
-    Receipt,
     TooManyUnfinished,
-    fingerprint_of,
-    new_id,
-    partition_of,
 )
+from storage.journal.entry import fingerprint_of, new_id, partition_of
+from storage.journal.receipts import Receipt
 from storage.postgres.connection import Connection, Unavailable, is_weather
 from storage.settings import Settings
 from tests.commits import wire_to

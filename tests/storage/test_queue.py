@@ -13,7 +13,7 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from pydantic import SecretStr
 
 from commands.outcome import Outcome, Status
-from storage.journal.accept import new_id
+from storage.journal.entry import new_id
 from storage.redis.notices import Listener
 from storage.redis.queue import (
     BELLS_CHANNEL,

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from commands.accounts.sign_in import Approve
 from commands.command import KINDS, SEALED, Invalid, decode, secret_fields
-from storage.journal.accept import new_id
+from storage.journal.entry import new_id
 from storage.sealing import NoSecretKey, Sealer
 from storage.settings import Settings
 from storage.tables import metadata

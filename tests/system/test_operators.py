@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from storage.journal.accept import Journal, partition_of
+from storage.journal.accept import Journal
+from storage.journal.entry import partition_of
 from storage.journal.repartition import AtWork, repartition
 from tests.deadline import eventually
 from tests.installation import connected

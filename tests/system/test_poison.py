@@ -4,7 +4,8 @@ import asyncio
 import json
 from contextlib import suppress
 
-from storage.journal.accept import Journal, Receipt
+from storage.journal.accept import Journal
+from storage.journal.receipts import Receipt
 from tests.deadline import eventually
 from tests.journal import accept, submission
 from tests.market import fund, receive, register, set_price

@@ -11,7 +11,7 @@ from arq.jobs import Job, JobStatus
 from arq.worker import create_worker
 from pydantic import SecretStr
 
-from storage.journal.accept import new_id
+from storage.journal.entry import new_id
 from storage.redis.hints import Hints
 from storage.redis.queue import Queue, arq_redis, connect_redis, job_id, queue_name
 from storage.settings import Settings

@@ -6,7 +6,8 @@ from functools import partial
 import asyncpg
 import pytest
 
-from storage.journal.accept import Journal, Receipt
+from storage.journal.accept import Journal
+from storage.journal.receipts import Receipt
 from storage.postgres.connection import Connection, connect
 from storage.settings import Settings
 from tests.commits import Wire, outcomes_refused, wire_to

@@ -19,7 +19,9 @@ from commands.requests import RequestState
 from storage.audit import audit
 from storage.gateway.bridge import Outcome
 from storage.gateway.sandbox import Fault, clear_faults, set_fault
-from storage.journal.accept import Journal, new_id
+from storage.journal.accept import Journal
+from storage.journal.answer import Heard, entry_of
+from storage.journal.entry import new_id
 from storage.postgres.connection import Connection, connect, engine
 from storage.redis.locks import Locks
 from storage.redis.queue import connect_redis
@@ -32,7 +34,7 @@ from tests.journal import accept
 from tests.market import TON, fund, register
 from tests.system.site import end, site_of
 from workers.batch import run_batch
-from workers.services.couriers import CALLS_MAX, Couriers, Entry, Heard
+from workers.services.couriers import CALLS_MAX, Couriers
 
 ADDRESS = "EQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fIP8B"
 USER = 7
@@ -446,7 +448,7 @@ def test_the_two_answers_to_a_request_have_ids_of_their_own() -> None:
         user_id=USER, withdrawal_id=reference, tx_hash="0" * 64, logical_time=1, network_fee_nano=0
     )
     no: Command = FailWithdrawal(user_id=USER, withdrawal_id=reference, reason="refused")
-    ids = [Entry.of(reference, command, 4).id for command in (yes, no, yes)]
+    ids = [entry_of(reference, command, 4).id for command in (yes, no, yes)]
     assert ids[0] == ids[2] != ids[1]
     assert ids[0].version == 7
     assert ids[0].int >> 80 == reference.int >> 80

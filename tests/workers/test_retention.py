@@ -9,7 +9,9 @@ from uuid import UUID
 
 import pytest
 
-from storage.journal.accept import Journal, KeyReused, Receipt, Submission
+from storage.journal.accept import Journal, KeyReused
+from storage.journal.entry import Entry
+from storage.journal.receipts import Receipt
 from storage.journal.redrive import failed, redrive
 from storage.journal.retire import _CALLS, _COMMANDS, _KEYS, expire_keys, forget_calls, retire_commands, statement
 from storage.postgres.connection import Connection, engine
@@ -22,13 +24,13 @@ from workers.services.retention import Retention
 from workers.worker import execute
 
 
-def ago(days: float, moment: Submission) -> Submission:
+def ago(days: float, moment: Entry) -> Entry:
     """The same, sent so long ago."""
     shift = int(timedelta(days=days) / timedelta(milliseconds=1)) << 80
     return moment._replace(id=UUID(int=moment.id.int - shift))
 
 
-async def accepted(journal: Journal, *submissions: Submission) -> list[Receipt]:
+async def accepted(journal: Journal, *submissions: Entry) -> list[Receipt]:
     answers = await journal.accept(submissions)
     receipts = [answer for answer in answers if isinstance(answer, Receipt)]
     assert len(receipts) == len(submissions), answers

@@ -13,7 +13,8 @@ from commands.requests import of_account
 from storage.audit import audit
 from storage.gateway.bridge import Answer, Call, Outcome
 from storage.gateway.sandbox import Fault, Sandbox, clear_faults, set_fault, signed_in
-from storage.journal.accept import Journal, partition_of
+from storage.journal.accept import Journal
+from storage.journal.entry import partition_of
 from storage.postgres.connection import Connection, connect, engine, is_weather
 from storage.settings import Settings
 from tests.couriers import some_couriers

@@ -5,7 +5,9 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from storage.journal.accept import Journal, Receipt, Submission
+from storage.journal.accept import Journal
+from storage.journal.entry import Entry
+from storage.journal.receipts import Receipt
 from storage.postgres.connection import Connection, connect
 from storage.settings import Settings
 from tests.deadline import eventually
@@ -20,7 +22,7 @@ USER = 1
 SOON = timedelta(seconds=0.5)
 
 
-async def sent(journal: Journal, *submissions: Submission) -> list[Receipt]:
+async def sent(journal: Journal, *submissions: Entry) -> list[Receipt]:
     receipts = [receipt for receipt in await journal.accept(submissions) if isinstance(receipt, Receipt)]
     assert len(receipts) == len(submissions)
     return receipts

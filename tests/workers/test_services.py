@@ -8,7 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from storage.journal.accept import Journal, Receipt, new_id
+from storage.journal.accept import Journal
+from storage.journal.entry import new_id
+from storage.journal.promote import PROMOTE
+from storage.journal.receipts import Receipt
 from storage.journal.unit_of_work import CLAIM
 from storage.postgres.connection import Connection
 from storage.redis.queue import Queue, connect_redis, job_id, queue_name
@@ -17,7 +20,7 @@ from storage.tasks import end
 from tests.journal import accept, statuses, submission
 from tests.market import register
 from workers.services.sweeper import Sweeper
-from workers.services.timers import _PROMOTE, Timers
+from workers.services.timers import Timers
 
 # -- the sweeper
 
@@ -111,7 +114,7 @@ async def test_a_hundred_thousand_timers_do_not_slow_the_claim(settings: Setting
         FROM generate_series(1, 100000) AS n
     """)
     await lane.execute("ANALYZE commands")
-    for statement, arguments, index in ((CLAIM, ([1], 10), "claim"), (_PROMOTE, (1_000,), "timer")):
+    for statement, arguments, index in ((CLAIM, ([1], 10), "claim"), (PROMOTE, (1_000,), "timer")):
         explained = await lane.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", *arguments)
         assert f"commands_{index}_idx" in explained
         top = json.loads(explained)[0]["Plan"]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from storage.journal.accept import Journal
+from storage.journal.promote import PROMOTE
 from storage.postgres.connection import Connection, connect
 from storage.settings import Settings
 from storage.tasks import end
@@ -14,7 +15,7 @@ from tests.deadline import eventually
 from tests.journal import accept, submission
 from tests.market import TON, receive, register, set_price
 from workers.batch import run_batch
-from workers.services.timers import _PROMOTE, Timers
+from workers.services.timers import Timers
 
 OVERDUE = 5_000
 AT_ONCE = 20
@@ -50,7 +51,7 @@ async def test_overdue_commands_are_accepted_in_the_order_of_their_times_whateve
 ) -> None:
     await schedule(lane, OVERDUE)
     connection = await connect(settings, "test", timeout_seconds=10, pinned_plans=pinned_plans)
-    while await connection.fetch(_PROMOTE, 1_000):
+    while await connection.fetch(PROMOTE, 1_000):
         pass
     await connection.close()
     assert await accepted(lane) == list(range(1, OVERDUE + 1))
@@ -63,7 +64,7 @@ async def test_workers_that_promote_at_the_same_time_accept_in_one_order(setting
     workers = [await connect(settings, "test", timeout_seconds=20, pinned_plans=True) for _ in range(PROMOTERS)]
 
     async def promote(worker: Connection) -> None:
-        while await worker.fetch(_PROMOTE, 70):
+        while await worker.fetch(PROMOTE, 70):
             pass
 
     await asyncio.gather(*map(promote, workers))
@@ -78,8 +79,8 @@ async def test_a_worker_does_not_overtake_one_that_has_not_committed(settings: S
     slow, quick = [await connect(settings, name, timeout_seconds=20, pinned_plans=True) for name in ("slow", "quick")]
     transaction = slow.transaction()
     await transaction.start()
-    assert len(await slow.fetch(_PROMOTE, 10)) == 10
-    promoting = asyncio.create_task(quick.fetch(_PROMOTE, 10))
+    assert len(await slow.fetch(PROMOTE, 10)) == 10
+    promoting = asyncio.create_task(quick.fetch(PROMOTE, 10))
     process = quick.get_server_pid()
 
     async def waits() -> bool:

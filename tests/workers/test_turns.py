@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from loadtest.faults.redises import RedisNode
 from storage.gateway.bridge import Answer, Call, Outcome
 from storage.gateway.sandbox import Sandbox
-from storage.journal.accept import new_id
+from storage.journal.entry import new_id
 from storage.postgres.connection import Connection, connect
 from storage.redis.locks import Held, Locks
 from storage.redis.queue import connect_redis

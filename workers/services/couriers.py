@@ -20,17 +20,15 @@ import traceback
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
-from commands.book import derived_id
-from commands.command import Command, Invalid
+from commands.command import Invalid
 from commands.requests import RequestState
 from storage.gateway.bridge import Answer, Bridge, Call, Gateway, Outcome, command_of
 from storage.gateway.sandbox import Sandbox
-from storage.journal.accept import fingerprint_of, partition_of
+from storage.journal.answer import Heard, entry_of, hear
 from storage.postgres.connection import Line, is_weather
 from storage.postgres.group_commit import Gather
 from storage.redis.locks import Held, LockLost, Locks, LockTimeout, LockUnavailable
@@ -56,74 +54,6 @@ _LAST_SECONDS = 2.0
 
 _NEVER_DONE = {"ton.pay": "never_broadcast"}
 """The reason of a request that was attempted as often as it may be and never seen; else it is `refused`."""
-
-# A definite answer is welcome from whomever it comes, an unclear one only while nobody has claimed the request since.
-# One that contradicts how the request ended goes to the journal too, where its refusal tells the operators.
-_HEAR = """
-WITH heard AS (
-    SELECT * FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::boolean[], $5::json[], $6::float8[], $7::text[],
-        $8::text[], $9::integer[])
-        AS v(reference, number, state, final, answer, pause, outcome, reason, milliseconds)
-), logged AS (
-    UPDATE gateway_log AS log
-    SET outcome = heard.outcome, reason = heard.reason, milliseconds = heard.milliseconds
-    FROM heard WHERE log.reference = heard.reference AND log.number = heard.number
-), moved AS (
-    UPDATE gateway_requests AS request
-    SET state = heard.state, answer = heard.answer, due_at = clock_timestamp() + make_interval(secs => heard.pause),
-        closed_at = CASE WHEN heard.final THEN clock_timestamp() END
-    FROM heard WHERE request.reference = heard.reference AND request.closed_at IS NULL
-        AND (heard.final OR request.attempts + request.lookups = heard.number)
-    RETURNING request.reference
-)
-INSERT INTO commands (id, kind, asset, partition, payload, fingerprint, status, accepted_at)
-SELECT id, kind, asset, partition, payload, fingerprint, 'accepted', clock_timestamp()
-FROM unnest($10::uuid[], $11::uuid[], $12::text[], $13::text[], $14::smallint[], $15::json[], $16::bytea[])
-    AS v(reference, id, kind, asset, partition, payload, fingerprint)
-JOIN heard USING (reference)
-WHERE reference IN (SELECT reference FROM moved) OR EXISTS (
-    SELECT 1 FROM gateway_requests AS ended
-    WHERE ended.reference = v.reference AND ended.closed_at IS NOT NULL AND ended.state <> heard.state
-)
-ON CONFLICT DO NOTHING
-RETURNING partition, id
-"""
-
-
-class Entry(NamedTuple):
-    """The command that an answer becomes, as the journal keeps it."""
-
-    reference: UUID
-    id: UUID
-    kind: str
-    asset: str
-    partition: int
-    payload: str
-    fingerprint: bytes
-
-    @classmethod
-    def of(cls, reference: UUID, command: Command, partitions: int) -> Self:
-        """Its id follows from the reference and from what was answered, so either answer can exist only once."""
-        done = command.kind.endswith("_confirm")
-        id_, payload = derived_id(reference, -1 if done else -2), command.model_dump_json()
-        asset = command.asset(id_, None)
-        partition = partition_of(asset, partitions)
-        return cls(reference, id_, command.kind, asset, partition, payload, fingerprint_of(command.kind, payload))
-
-
-class Heard(NamedTuple):
-    """What a call brought: the request's next state, and after how many seconds it is due again unless it is final."""
-
-    reference: UUID
-    number: int
-    state: RequestState
-    final: bool
-    answer: str
-    pause: float
-    outcome: Outcome
-    reason: str | None
-    milliseconds: int
-    entry: Entry | None
 
 
 class Couriers:
@@ -302,7 +232,7 @@ class Couriers:
             try:
                 said = answer._replace(outcome=Outcome(state), reason=reason)
                 command = command_of(claim.answers, from_json(claim.names), said)
-                entry = Entry.of(claim.reference, command, self._settings.partitions)
+                entry = entry_of(claim.reference, command, self._settings.partitions)
             except Invalid as error:
                 logger.error("the answer to %s %s makes no command: %s", claim.op, claim.reference, error)  # noqa: TRY400
                 state, reason = RequestState.UNKNOWN, "unreadable"
@@ -332,11 +262,6 @@ class Couriers:
         return longest * random.uniform(0.5, 1)  # noqa: S311 - jitter
 
     async def _hear(self, heard: list[Heard]) -> Sequence[None]:
-        """Write what the calls brought, in one transaction, locking requests in the order of batches."""
-        heard = sorted(heard)
-        entries = [one.entry for one in heard if one.entry is not None]
-        arguments: list[Any] = [list(column) for column in zip(*(one[:-1] for one in heard), strict=True)]
-        arguments += [[entry[place] for entry in entries] for place in range(len(Entry._fields))]
-        rows = await (await self._hearing.connected()).fetch(_HEAR, *arguments)
-        self._accepted([(row["partition"], row["id"]) for row in rows])
+        """Write what the calls brought, in one transaction."""
+        self._accepted(await hear(await self._hearing.connected(), heard))
         return [None] * len(heard)

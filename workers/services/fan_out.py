@@ -17,7 +17,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from storage.feed import Cursor, StoredEvent, read_events
-from storage.journal.accept import new_id
+from storage.journal.entry import new_id
 from storage.postgres.connection import Connection, Line, is_weather
 from storage.settings import Settings
 from storage.webhooks.endpoints import IN_FORCE, WAITING, body_of

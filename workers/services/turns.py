@@ -22,9 +22,9 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
+from storage.journal.erase import erase_secrets
 from storage.postgres.connection import Line
 from storage.postgres.group_commit import Gather
-from storage.sealing import ERASE
 from storage.settings import Settings
 
 STATEMENT_SECONDS = 10.0
@@ -154,7 +154,7 @@ class Turns:
     async def erase(self) -> None:
         """Erase secrets that nothing waits for any more, whoever ended it."""
         async with self._turn:
-            await (await self._line.connected()).execute(ERASE)
+            await erase_secrets(await self._line.connected())
 
     def doubt(self, error: Exception) -> None:
         """Let go of the connection after this error, unless it is of the statement alone."""
