@@ -31,7 +31,7 @@ SUSPECT_STEP = 64
 ALONE_AFTER_DEATHS = 2
 DEATHS_MAX = 3
 """Workers that may die of one command."""
-LOSSES_MAX = 10
+LOSSES_MAX = 50
 """Workers that may lose the lease while they try one command, though they live on: it takes longer than a lease."""
 _REFUSALS_MAX = 3
 

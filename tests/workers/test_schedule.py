@@ -103,7 +103,7 @@ async def test_what_is_promoted_too_late_expires(journal: Journal, lane: Connect
 
 
 async def test_a_cancelled_command_is_not_promoted(journal: Journal, lane: Connection, settings: Settings) -> None:
-    """Whoever has the row first decides: a promotion under way passes over what is being cancelled."""
+    """Whoever has the row first decides: a promotion waits for what is being cancelled, and then leaves it out."""
     start = await clock(lane) + SOON
     cancelled, other = await sent(
         journal, *(submission(settings, register(user_id), run_at=start) for user_id in (1, 2))
@@ -121,8 +121,19 @@ async def test_a_cancelled_command_is_not_promoted(journal: Journal, lane: Conne
             "UPDATE commands SET status = 'cancelled', finished_at = now() WHERE id = $1", cancelled.id
         )
         timers = asyncio.create_task(Timers(settings, hear).run())
-        async with asyncio.timeout(20):
-            await promoted.wait()
+
+        async def promotion_waits() -> bool:
+            return bool(
+                await lane.fetchval(
+                    "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'souk timers'"
+                    " AND datname = current_database() AND wait_event_type = 'Lock'"
+                )
+            )
+
+        await eventually(promotion_waits)
+        assert not accepted
+    async with asyncio.timeout(20):
+        await promoted.wait()
     timers.cancel()
     assert accepted == {other.id}
     assert await statuses(journal, [cancelled, other]) == ["cancelled", "accepted"]
