@@ -41,7 +41,7 @@ def _lost(history: Sequence[Operation], facts: Facts) -> Iterator[str]:
         if row.status not in FINAL:
             yield f"lost: {row.id} has no outcome, it is {row.status}"
         elif row.status == "failed":
-            yield f"failed: {row.id} was set aside"
+            yield f"failed: {row.id} was set aside: {(row.error or '').strip().rpartition(chr(10))[2]}"
 
 
 def _told_otherwise(history: Sequence[Operation], facts: Facts) -> Iterator[str]:

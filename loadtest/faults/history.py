@@ -58,6 +58,7 @@ class Row(NamedTuple):
     deals: int
     postings: int
     run_at: datetime | None = None
+    error: str | None = None
 
 
 class Item(NamedTuple):
@@ -84,7 +85,7 @@ _ROWS = """
 SELECT id::text, seq, idempotency_key, kind, (payload->>'nft_id')::bigint AS nft_id, actor, payload::text, status,
     rejection->>'code', finished_at,
     (SELECT count(*) FROM deals WHERE deals.id = commands.id) AS deals,
-    coalesce(posted.count, 0) AS postings, run_at
+    coalesce(posted.count, 0) AS postings, run_at, error
 FROM commands
 LEFT JOIN (SELECT command_id, count(*) AS count FROM postings GROUP BY command_id) AS posted ON posted.command_id = id
 WHERE asset = ANY($1::text[]) AND kind IN ('nft.set_price', 'nft.buy', 'nft.transfer')
