@@ -5,7 +5,7 @@ from typing import Any
 
 from commands.command import KINDS
 from storage.journal.accept import Journal
-from storage.journal.entry import Entry, Facts, new_id
+from storage.journal.entry import Content, Entry, Facts, fingerprint_of, new_id
 from storage.journal.receipts import Receipt
 from storage.settings import Settings
 
@@ -21,7 +21,9 @@ def submission(
     """What the API makes of a body like those of tests.market."""
     command = KINDS[body["kind"]].model_validate(body["payload"])
     facts = Facts(new_id(), body.get("actor"), key, run_at, not_after)
-    return Entry.of(command, facts, settings.partitions)
+    payload = command.model_dump_json()  # secrets and all: nobody seals them here
+    content = Content(payload, fingerprint_of(command.kind, payload))
+    return Entry.of(command, facts, settings.partitions, content)
 
 
 async def accept(journal: Journal, settings: Settings, *bodies: dict[str, Any]) -> list[Receipt]:

@@ -32,7 +32,8 @@ SINCE_KEY = PREFIX + "since"
 """When this Redis first heard of locks: it goes with everything else when Redis is emptied."""
 
 # The arguments of an operation are its name, token, lease in ms and number of keys. The fence follows the clock, so
-# that it grows even when Redis has lost everything. A Redis that is full still renews and frees.
+# that it grows even when Redis has lost everything. A Redis that is full still renews and frees. A replica shows keys
+# to a script for ever, with 0 ms left once they have expired.
 _SCRIPT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -48,8 +49,9 @@ for arg = 2, #ARGV, 4 do
     local answer = {0, 0}
     if op == 'take' then
         for i = key, last do
-            if redis.call('EXISTS', KEYS[i]) == 1 then
-                answer = {i - key + 1, redis.call('PTTL', KEYS[i])}
+            local left = redis.call('PTTL', KEYS[i])
+            if left ~= -2 and left ~= 0 then
+                answer = {i - key + 1, left}
                 break
             end
         end
@@ -59,7 +61,8 @@ for arg = 2, #ARGV, 4 do
             answer = {0, fence}
         end
     elseif op == 'look' then
-        answer = {redis.call('EXISTS', KEYS[key]), redis.call('PTTL', KEYS[key])}
+        local left = redis.call('PTTL', KEYS[key])
+        answer = {(left ~= -2 and left ~= 0) and 1 or 0, left}
     elseif op == 'tell' then
         for i = key, last do told[#told + 1] = KEYS[i] end
     else
