@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 ALL_SECONDS = 60
 ACCEPTED_SECONDS = 1.0
-EXECUTED_SECONDS = 4.0
+EXECUTED_SECONDS = 3.0
 """Neither bell nor notice comes: the sweeper and the waiting request look once a second, until they know."""
 PACED = 6
 STRANGER_BYTES = 50_000
